@@ -1,0 +1,161 @@
+"""Build quicgreen._core: quiche and BoringSSL through cargo, the engine through cffi (API mode, abi3).
+
+The header is the interface: what stands between its two marker lines is given to cffi as it is.
+
+quiche takes minutes to build, so its target folder lies outside the source tree and is used again:
+$QUICGREEN_BUILD_CACHE, or $XDG_CACHE_HOME/quicgreen, or ~/.cache/quicgreen; in it one folder per lock
+file. libclang, which bindgen loads, is copied there too: cargo rebuilds BoringSSL when its path changes,
+and pip builds in a new folder each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from cffi import FFI
+
+CEXT = Path(__file__).resolve().parent
+CRATE = CEXT / "quiche"
+HEADERS = [CEXT / "include" / "quicgreen.h", CEXT / "python" / "arena_cache.h"]
+BEGIN, END = "/* ---- cdef ---- */", "/* ---- end of cdef ---- */"
+MACHINES = {"x86_64", "aarch64"}
+
+
+def need(condition: bool, message: str) -> None:
+    """Stop the build with one line that says what is missing and how to get it."""
+    if not condition:
+        sys.exit(f"quicgreen: {message}")
+
+
+def check_system() -> None:
+    system, machine = platform.system(), platform.machine()
+    need(
+        system == "Linux" and machine in MACHINES,
+        f"builds on Linux x86-64 and arm64 only, this is {system} {machine}",
+    )
+    need(sys.version_info >= (3, 10), "needs Python 3.10 or later")
+    for tool, hint in {
+        "cargo": "Rust's cargo (https://rustup.rs)",
+        "cc": "a C compiler (Debian: apt-get install gcc)",
+        "c++": "a C++ compiler, for BoringSSL (Debian: apt-get install g++)",
+        "make": "make (Debian: apt-get install make)",
+        "git": "git, with which BoringSSL's build patches itself (Debian: apt-get install git)",
+        "cmake": "cmake (pip install cmake)",
+    }.items():
+        need(shutil.which(tool) is not None, f"the build needs {hint}")
+
+
+def cache_folder() -> Path:
+    override = os.environ.get("QUICGREEN_BUILD_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(override) if override else Path(base) / "quicgreen"
+    lock = (CRATE / "Cargo.lock").read_bytes() + (CRATE / "Cargo.toml").read_bytes()
+    return folder / f"quiche-{hashlib.sha256(lock).hexdigest()[:12]}"
+
+
+def stable_libclang(cache: Path) -> Path:
+    """The folder of a libclang.so that stays where it is."""
+    folder = cache / "libclang"
+    if not (folder / "libclang.so").exists():
+        try:
+            import clang.native  # the PyPI package libclang: one shared library
+        except ImportError:
+            need(False, "the build needs libclang (pip install libclang)")
+        folder.mkdir(parents=True, exist_ok=True)
+        source = Path(next(iter(clang.native.__path__))) / "libclang.so"
+        partial = folder / f"libclang.so.{os.getpid()}"
+        shutil.copy(source, partial)
+        partial.rename(folder / "libclang.so")
+    return folder
+
+
+def cargo_build(cache: Path) -> tuple[Path, Path, Path]:
+    """Returns the static library, quiche's and BoringSSL's include folders."""
+    headers = subprocess.run(
+        ["cc", "-print-file-name=include"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    environment = os.environ | {
+        "LIBCLANG_PATH": str(stable_libclang(cache)),
+        # PyPI's libclang comes without the compiler's own headers.
+        "BINDGEN_EXTRA_CLANG_ARGS": f"-I{headers}",
+        "CARGO_TARGET_DIR": str(cache / "target"),
+    }
+    command = ["cargo", "build", "--release", "--locked", "--message-format=json-render-diagnostics"]
+    run = subprocess.run(command, cwd=CRATE, env=environment, stdout=subprocess.PIPE, text=True)
+    need(run.returncode == 0, "cargo could not build quiche; its messages are above")
+    library = boring = quiche = None
+    for line in run.stdout.splitlines():
+        message = json.loads(line)
+        package = message.get("package_id", "")
+        if message["reason"] == "build-script-executed" and "boring-sys" in package:
+            boring = Path(message["out_dir"]) / "boringssl" / "include"
+        elif message["reason"] == "compiler-artifact":
+            name = message["target"]["name"]
+            if name == "quiche":
+                quiche = Path(message["manifest_path"]).parent / "include"
+            elif name == "quicgreen_quiche":
+                library = Path(next(f for f in message["filenames"] if f.endswith(".a")))
+    need(None not in (library, boring, quiche), "cargo built something else than expected")
+    return library, quiche, boring  # type: ignore[return-value]
+
+
+def cdef(header: Path) -> str:
+    text = header.read_text()
+    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
+
+
+def builder() -> FFI:
+    check_system()
+    cache = cache_folder()
+    library, quiche, boring = cargo_build(cache)
+    ffi = FFI()
+    for header in HEADERS:
+        ffi.cdef(cdef(header))
+    sources = sorted([*(CEXT / "src").glob("*.c"), *(CEXT / "python").glob("*.c")])
+    root = CEXT.parent
+    ffi.set_source(
+        "quicgreen._core",
+        '#include "quicgreen.h"\n#include "arena_cache.h"\n',
+        sources=[os.path.relpath(s, root) for s in sources],
+        include_dirs=[str(p) for p in (CEXT / "include", CEXT / "python", CEXT / "src", CRATE)],
+        extra_compile_args=[
+            "-std=gnu11",
+            "-D_GNU_SOURCE",
+            "-O2",
+            "-g1",
+            "-fvisibility=hidden",
+            f"-isystem{quiche}",
+            f"-isystem{boring}",
+        ],
+        extra_objects=[str(library)],
+        libraries=["stdc++", "pthread", "dl", "m"],
+        # BoringSSL must not meet Python's OpenSSL: none of its symbols leaves the module, and the
+        # module's own calls never go elsewhere.
+        extra_link_args=["-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic", "-Wl,--gc-sections"],
+        py_limited_api=True,
+    )
+    return ffi
+
+
+if __name__ == "__main__":
+    # For the C tests and the benchmark: where the parts are, as JSON.
+    check_system()
+    archive, quiche_include, boring_include = cargo_build(cache_folder())
+    print(
+        json.dumps(
+            {
+                "library": str(archive),
+                "include": [str(CEXT / "include"), str(CEXT / "src"), str(CRATE)],
+                "system_include": [str(quiche_include), str(boring_include)],
+            }
+        )
+    )
+else:
+    ffibuilder = builder()
