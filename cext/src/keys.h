@@ -1,0 +1,42 @@
+/* keys.h: the key ring.
+ *
+ * Contract
+ * 1. Everything comes from one 32-byte secret K[0]; K[e+1] = HKDF-Expand(K[e], "ratchet"), and K[e]
+ * is wiped when e+1 begins. So processes with the same secret and clock hold the same keys with no
+ *    leader, and who steals the ring learns nothing about epochs before its window.
+ * 2. The key for a use in an epoch is HKDF-Expand(K[e], use): 16 bytes of name, 64 of secret. A
+ * name tells nothing of the secret, and appears in the clear in what is sealed.
+ * 3. The current epoch's key seals; the keys of the last `window` epochs open. So a ticket may live
+ *    (window - 1) periods and is never offered in vain.
+ * 4. The reset key comes from K[0] and does not rotate: a stateless-reset token must be
+ * recognisable for as long as the connection lives, and longer than the process.
+ * 5. Time only goes forward: a clock set back keeps the epoch.
+ *
+ * Backends fill `qg_keys_ops`; memory is the first, a shared segment will be the second. */
+#ifndef QG_KEYS_H
+#define QG_KEYS_H
+
+#include "base.h"
+
+#define QG_KEYS_WINDOW_MAX 64
+
+typedef struct qg_keys_ops {
+    uint32_t (*rotate)(qg_keys *keys, uint64_t now_s);
+    int (*current)(qg_keys *keys, uint32_t use, qg_key *out);
+    int (*find)(qg_keys *keys, uint32_t use, const uint8_t *name, qg_key *out);
+    void (*destroy)(qg_keys *keys);
+} qg_keys_ops;
+
+struct qg_keys {
+    const qg_keys_ops *ops;
+    uint32_t references;
+    uint32_t period_s;
+    uint32_t window;
+};
+
+qg_keys *qg__keys_reference(qg_keys *keys);
+
+/* Seconds that what is sealed now will stay openable, at least. */
+uint32_t qg__keys_lifetime_s(const qg_keys *keys);
+
+#endif
