@@ -1,0 +1,267 @@
+/* acceptor.c: whose datagram is this, and may a stranger come in?
+ *
+ * What a stranger's packet can cost us is bounded: one that is not QUIC, too short (RFC 9000,
+ * section 14.1) or for an unknown connection costs a look at its header; answers to strangers are
+ * rationed and shorter than what they answer; state is made only for an Initial that decrypts. */
+#include "engine.h"
+
+/* The least a packet can be: one byte, an id, and what header protection and the AEAD need. */
+#define PACKET_MIN 21
+
+/* RFC 9000, section 14.1. */
+#define INITIAL_MIN 1200
+
+/* Answers to strangers: this many at once, and a second. A busy server's restart is noticed by a
+ * thousand clients a second; a flood gains nothing. */
+#define ANSWER_BURST 100
+#define ANSWER_RATE  1000
+
+typedef struct long_header {
+    uint32_t version;
+    uint8_t type; /* 0 Initial, 1 0-RTT, 2 Handshake, 3 Retry */
+    const uint8_t *dcid, *scid, *token;
+    size_t dcid_len, scid_len, token_len;
+} long_header;
+
+/* RFC 8999, section 5.1; RFC 9000, section 17.2. */
+static bool parse_long(const uint8_t *p, size_t len, long_header *h) {
+    const uint8_t *end = p + len;
+    *h = (long_header){.version = qg__get32(p + 1), .type = p[0] >> 4 & 3};
+    p += 5;
+    h->dcid_len = *p++;
+    h->dcid = p;
+    if (h->dcid_len > QG_CID_MAX || (size_t)(end - p) < h->dcid_len + 1) {
+        return false;
+    }
+    p += h->dcid_len;
+    h->scid_len = *p++;
+    h->scid = p;
+    if (h->scid_len > QG_CID_MAX || (size_t)(end - p) < h->scid_len) {
+        return false;
+    }
+    p += h->scid_len;
+    if (h->version == QUICHE_PROTOCOL_VERSION && h->type == 0) {
+        uint64_t token_len;
+        size_t n = qg__varint_get(p, (size_t)(end - p), &token_len);
+        if (n == 0 || token_len > (size_t)(end - p) - n) {
+            return false;
+        }
+        h->token = p + n;
+        h->token_len = (size_t)token_len;
+    }
+    return true;
+}
+
+static qg_conn *find(qg_engine *e, const uint8_t *cid, size_t len) {
+    uint64_t id = qg__cid_find(&e->cids, cid, len);
+    if (id == 0 && !qg__hash_get(&e->initial_cids, cid, len, &id)) {
+        return NULL;
+    }
+    return qg__engine_conn(e, id);
+}
+
+static int64_t deliver(qg_conn *conn, uint8_t *data, size_t len, const qg_addr *from,
+                       const qg_addr *to) {
+    /* A client knows its address as its socket does, perhaps as "any". */
+    const qg_addr *local = conn->is_server ? to : &conn->local;
+    quiche_recv_info info = {(struct sockaddr *)(void *)(uintptr_t)from->bytes, from->len,
+                             (struct sockaddr *)(void *)(uintptr_t)local->bytes, local->len};
+    int64_t rc = quiche_conn_recv(conn->quiche, data, len, &info);
+    if (rc < 0 && rc != QUICHE_ERR_DONE) {
+        conn->recv_error = (int)rc;
+    }
+    qg__conn_touch(conn);
+    qg__conn_dirty(conn);
+    return rc;
+}
+
+/* ------------------------------------------------------------- answers to strangers */
+
+static void answer(qg_endpoint *ep, const uint8_t *data, size_t len, const qg_addr *from,
+                   const qg_addr *to) {
+    uint8_t *room = ep->dp->ops->begin(ep->dp);
+    if (room != NULL) {
+        memcpy(room, data, len);
+        ep->dp->ops->commit(ep->dp, len, len, to, from);
+    }
+}
+
+static void offer_versions(qg_endpoint *ep, const long_header *h, const qg_addr *from,
+                           const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    uint8_t out[128];
+    if (!qg__bucket_take(&e->version_bucket, e->now_ns, ANSWER_BURST, ANSWER_RATE)) {
+        return;
+    }
+    int64_t n =
+        quiche_negotiate_version(h->scid, h->scid_len, h->dcid, h->dcid_len, out, sizeof out);
+    if (n > 0) {
+        answer(ep, out, (size_t)n, from, to);
+        e->counters->versions_sent++;
+    }
+}
+
+static void send_retry(qg_endpoint *ep, const long_header *h, const qg_addr *from,
+                       const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    uint8_t scid[QG_CID_LEN], token[QG_TOKEN_MAX], out[INITIAL_MIN];
+    qg__cid_write(e->cids.origin, QG_CID_NO_INDEX, scid);
+    int token_len =
+        qg__token_seal(e->keys, qg__wall_s(), from, scid, sizeof scid, h->dcid, h->dcid_len, token);
+    if (token_len < 0) {
+        return;
+    }
+    int64_t n = quiche_retry(h->scid, h->scid_len, h->dcid, h->dcid_len, scid, sizeof scid, token,
+                             (size_t)token_len, h->version, out, sizeof out);
+    if (n > 0) {
+        answer(ep, out, (size_t)n, from, to);
+        e->counters->retries_sent++;
+    }
+}
+
+static void reset_unknown(qg_endpoint *ep, const uint8_t *cid, size_t received, const qg_addr *from,
+                          const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    uint8_t out[64];
+    if (!qg__bucket_take(&e->reset_bucket, e->now_ns, ANSWER_BURST, ANSWER_RATE)) {
+        return;
+    }
+    size_t n = qg__reset_packet(e->keys, cid, QG_CID_LEN, received, out, sizeof out);
+    if (n > 0) {
+        answer(ep, out, n, from, to);
+        e->counters->resets_sent++;
+    }
+}
+
+/* ------------------------------------------------------------- a new connection */
+
+/* A valid token tells the original id; its length, or 0 when no token was needed, or -1: go away.
+ */
+static int check_token(qg_endpoint *ep, const long_header *h, const qg_addr *from,
+                       const qg_addr *to, uint8_t *odcid) {
+    qg_engine *e = ep->engine;
+    qg_cid_origin origin;
+    uint32_t index;
+    if (ep->listen.retry == QG_RETRY_NEVER) {
+        return 0;
+    }
+    if (h->token_len == 0) {
+        send_retry(ep, h, from, to);
+        return -1;
+    }
+    int n = qg__token_open(e->keys, qg__wall_s(), from, h->dcid, h->dcid_len, h->token,
+                           h->token_len, odcid);
+    if (n <= 0 || !qg__cid_read(h->dcid, h->dcid_len, &origin, &index) ||
+        index != QG_CID_NO_INDEX) {
+        e->counters->retry_tokens_refused++;
+        return -1;
+    }
+    return n;
+}
+
+static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data, size_t len,
+                           const qg_addr *from, const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    uint8_t odcid[QG_CID_MAX];
+    int odcid_len = check_token(ep, h, from, to, odcid);
+    if (odcid_len < 0) {
+        return;
+    }
+    qg_conn *conn = ep->stopping || ep->connections >= ep->listen.max_connections
+                        ? NULL
+                        : qg__conn_new(e, ep, ep->config, true, to, from);
+    if (conn == NULL) {
+        e->counters->connections_refused++;
+        return;
+    }
+    conn->half_open = true;
+    ep->half_open++;
+    const uint8_t *scid = h->dcid; /* after a Retry: the id we gave there */
+    size_t scid_len = h->dcid_len;
+    bool ok = qg__hash_put(&e->initial_cids, h->dcid, h->dcid_len, conn->id);
+    if (ok) {
+        memcpy(conn->initial_cid, h->dcid, h->dcid_len);
+        conn->initial_cid_len = (uint8_t)h->dcid_len;
+    }
+    if (odcid_len == 0) {
+        ok = ok && qg__cid_issue(&e->cids, conn->id, conn->cids[0]) == QG_OK;
+        conn->cid_count = ok;
+        scid = conn->cids[0];
+        scid_len = QG_CID_LEN;
+    }
+    ok = ok && qg__conn_start(conn, scid, scid_len, odcid, (size_t)odcid_len, NULL) == QG_OK;
+    /* What does not decrypt was not meant for us: nothing is kept of it, and nothing is answered.
+     */
+    if (!ok || deliver(conn, data, len, from, to) < 0) {
+        qg__conn_free(conn);
+        e->counters->datagrams_junk++;
+        return;
+    }
+    e->counters->connections_accepted++;
+}
+
+/* ------------------------------------------------------------- demultiplexing */
+
+static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr *from,
+                      const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    long_header h;
+    if (!parse_long(data, len, &h)) {
+        e->counters->datagrams_junk++;
+        return;
+    }
+    qg_conn *conn = find(e, h.dcid, h.dcid_len);
+    if (conn != NULL && conn->endpoint == ep) {
+        deliver(conn, data, len, from, to);
+    } else if (conn != NULL || !ep->listening || h.version == 0 || len < INITIAL_MIN) {
+        e->counters->datagrams_junk++;
+    } else if (!quiche_version_is_supported(h.version)) {
+        offer_versions(ep, &h, from, to);
+    } else if (h.type == 0 && h.dcid_len >= 8 && (data[0] & 0x40) != 0) {
+        accept_initial(ep, &h, data, len, from, to);
+    } else {
+        e->counters->datagrams_junk++;
+    }
+}
+
+static void take_short(qg_endpoint *ep, uint8_t *data, size_t len, const qg_dgram *whole) {
+    qg_engine *e = ep->engine;
+    qg_conn *conn = find(e, data + 1, QG_CID_LEN);
+    if (conn != NULL && conn->endpoint == ep) {
+        deliver(conn, data, len, &whole->from, &whole->to);
+        return;
+    }
+    e->counters->unknown_connection_ids++;
+    qg_dgram one = {data, (uint32_t)len, (uint32_t)len, whole->from, whole->to};
+    if (ep->unknown != NULL && ep->unknown(ep->unknown_arg, e, ep->index, &one, data + 1)) {
+        return;
+    }
+    if (ep->listening) {
+        reset_unknown(ep, data + 1, len, &whole->from, &whole->to);
+    }
+}
+
+void qg__endpoint_receive(qg_endpoint *ep, const qg_dgram *dgram) {
+    qg_engine *e = ep->engine;
+    size_t segment = dgram->segment > 0 ? dgram->segment : dgram->len;
+    if (dgram->len == 0) {
+        e->counters->datagrams_received++;
+        e->counters->datagrams_junk++;
+        return;
+    }
+    for (size_t at = 0; at < dgram->len; at += segment) {
+        uint8_t *data = dgram->data + at;
+        size_t len = qg__min(segment, dgram->len - at);
+        e->counters->datagrams_received++;
+        e->counters->receive_coalesced += segment < dgram->len;
+        if (len < PACKET_MIN) {
+            e->counters->datagrams_junk++;
+        } else if (data[0] & 0x80) {
+            take_long(ep, data, len, &dgram->from, &dgram->to);
+        } else if (data[0] & 0x40) {
+            take_short(ep, data, len, dgram);
+        } else {
+            e->counters->datagrams_junk++;
+        }
+    }
+}

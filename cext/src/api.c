@@ -1,0 +1,450 @@
+/* api.c: the public functions about connections and streams. Each first takes the submissions, so
+ * that what the caller said before happens before. */
+#include <stdio.h>
+
+#include "engine.h"
+#include "h3.h"
+#include "qpack.h"
+#include "raw.h"
+
+/* ------------------------------------------------------------- words */
+
+int qg_abi(void) {
+    return QG_ABI;
+}
+
+const char *qg_build(void) {
+    static char text[96];
+    if (text[0] == '\0') {
+        snprintf(text, sizeof text, "quiche %s, %s", quiche_version(),
+                 OpenSSL_version(OPENSSL_VERSION));
+    }
+    return text;
+}
+
+const char *qg_error_text(int code) {
+    static const char *const texts[] = {
+        "success",
+        "would block",
+        "gone: the id names nothing alive",
+        "not allowed in this state",
+        "invalid argument",
+        "out of memory",
+        "the peer reset the stream",
+        "the peer asked to stop sending",
+        "the connection is closed",
+        "a limit was reached",
+        "a system call failed",
+        "TLS failed",
+        "the peer broke the protocol",
+        "the engine was made in another process",
+        "too large",
+        "not processed by the peer",
+    };
+    return code <= 0 && -code < (int)(sizeof texts / sizeof *texts) ? texts[-code] : "unknown code";
+}
+
+int qg_field_encode(const uint8_t *name, size_t name_len, const uint8_t *value, size_t value_len,
+                    uint8_t *out, size_t capacity) {
+    uint8_t lower[256];
+    if (name_len == 0 || name_len > sizeof lower) {
+        return QG_INVALID;
+    }
+    for (size_t i = 0; i < name_len; i++) {
+        lower[i] = name[i] >= 'A' && name[i] <= 'Z' ? name[i] | 0x20 : name[i];
+    }
+    int rc = qg__field_sendable(lower, name_len, value, value_len);
+    return rc <= 0 ? rc : qg__qpack_encode(lower, name_len, value, value_len, out, capacity);
+}
+
+/* ------------------------------------------------------------- look-ups */
+
+/* The connection, if it can still be used. QG_OK or a code. */
+static int conn_of(qg_engine *e, uint64_t id, qg_conn **out) {
+    if (e->abandoned) {
+        return QG_FORKED;
+    }
+    e->now_ns = qg__now_ns();
+    qg__engine_take(e);
+    *out = qg__engine_conn(e, id);
+    return *out == NULL ? QG_GONE : (*out)->state >= QG_CONN_ENDING ? QG_CLOSED : QG_OK;
+}
+
+static int stream_of(qg_engine *e, uint64_t conn_id, uint64_t id, qg_stream **out) {
+    qg_conn *conn;
+    int rc = conn_of(e, conn_id, &conn);
+    if (rc < 0) {
+        return rc;
+    }
+    *out = qg__streams_find(&conn->streams, id);
+    bool callers =
+        *out != NULL && ((*out)->kind == QG_STREAM_MESSAGE || (*out)->kind == QG_STREAM_RAW);
+    return callers ? QG_OK : QG_GONE;
+}
+
+/* ------------------------------------------------------------- connections */
+
+int qg_connect(qg_engine *e, int endpoint, const qg_addr *peer, qg_config *config,
+               const char *server_name, uint64_t token, uint64_t timeout_us, uint64_t *conn_id) {
+    if (e->abandoned) {
+        return QG_FORKED;
+    }
+    if (token == 0 || config->options.is_server || peer->len == 0) {
+        return QG_INVALID;
+    }
+    int rc = QG_GONE;
+    qg_endpoint *ep = endpoint == QG_ENDPOINT_AUTO ? qg__endpoint_client(e, peer, &rc)
+                                                   : qg__endpoint_get(e, endpoint);
+    if (ep == NULL) {
+        return rc;
+    }
+    e->now_ns = qg__now_ns();
+    qg_conn *conn = qg__conn_new(e, ep, config, false, &ep->dp->local, peer);
+    if (conn == NULL) {
+        return e->slot_capacity >= e->max_connections ? QG_LIMIT : QG_NOMEM;
+    }
+    rc = qg__cid_issue(&e->cids, conn->id, conn->cids[0]);
+    if (rc == QG_OK) {
+        conn->cid_count = 1;
+        rc = qg__conn_start(conn, conn->cids[0], QG_CID_LEN, NULL, 0, server_name);
+    }
+    if (rc < 0) {
+        qg__conn_free(conn);
+        return rc;
+    }
+    conn->token = token;
+    if (timeout_us > 0) {
+        qg__timer_set(&e->timers, &conn->phase, e->now_ns + timeout_us * QG_NS_PER_US);
+    }
+    e->counters->connections_opened++;
+    qg__conn_dirty(conn);
+    *conn_id = conn->id;
+    return QG_OK;
+}
+
+static size_t copy(uint8_t *out, size_t capacity, const uint8_t *in, size_t len) {
+    size_t n = qg__min(len, capacity);
+    memcpy(out, in, n);
+    return n;
+}
+
+int qg_conn_info_of(qg_engine *e, uint64_t id, qg_conn_info *out) {
+    qg_conn *conn;
+    int rc = conn_of(e, id, &conn);
+    if (rc < 0 && rc != QG_CLOSED) {
+        return rc;
+    }
+    *out = (qg_conn_info){.local = conn->local,
+                          .peer = conn->peer,
+                          .is_server = conn->is_server,
+                          .is_established = conn->established,
+                          .is_resumed = SSL_session_reused(conn->ssl) == 1,
+                          .is_raw = conn->raw,
+                          .endpoint = (uint32_t)conn->endpoint->index,
+                          .extended_connect = conn->h3.peer_extended_connect,
+                          .max_datagram = quiche_conn_max_send_udp_payload_size(conn->quiche),
+                          .streams_left = quiche_conn_peer_streams_left_bidi(conn->quiche)};
+    const uint8_t *text;
+    size_t len;
+    quiche_conn_application_proto(conn->quiche, &text, &len);
+    out->alpn_len = (uint32_t)copy(out->alpn, sizeof out->alpn, text, len);
+    const char *name = SSL_get_servername(conn->ssl, TLSEXT_NAMETYPE_host_name);
+    if (name != NULL) {
+        out->server_name_len = (uint32_t)copy(out->server_name, sizeof out->server_name,
+                                              (const uint8_t *)name, strlen(name));
+    }
+    return QG_OK;
+}
+
+int qg_conn_stats_of(qg_engine *e, uint64_t id, qg_conn_stats *out) {
+    qg_conn *conn;
+    int rc = conn_of(e, id, &conn);
+    if (rc < 0 && rc != QG_CLOSED) {
+        return rc;
+    }
+    quiche_stats s;
+    quiche_path_stats p = {0};
+    quiche_conn_stats(conn->quiche, &s);
+    quiche_conn_path_stats(conn->quiche, 0, &p);
+    *out = (qg_conn_stats){.recv = s.recv,
+                           .sent = s.sent,
+                           .lost = s.lost,
+                           .retrans = s.retrans,
+                           .sent_bytes = s.sent_bytes,
+                           .recv_bytes = s.recv_bytes,
+                           .acked_bytes = s.acked_bytes,
+                           .lost_bytes = s.lost_bytes,
+                           .stream_retrans_bytes = s.stream_retrans_bytes,
+                           .paths_count = s.paths_count,
+                           .reset_stream_count_local = s.reset_stream_count_local,
+                           .reset_stream_count_remote = s.reset_stream_count_remote,
+                           .rtt = p.rtt,
+                           .min_rtt = p.min_rtt,
+                           .rttvar = p.rttvar,
+                           .cwnd = p.cwnd,
+                           .pmtu = p.pmtu,
+                           .delivery_rate = p.delivery_rate};
+    return QG_OK;
+}
+
+int qg_conn_peer_cert(qg_engine *e, uint64_t id, uint8_t *out, size_t capacity) {
+    qg_conn *conn;
+    int rc = conn_of(e, id, &conn);
+    if (rc < 0) {
+        return rc;
+    }
+    const uint8_t *der = NULL;
+    size_t len = 0;
+    quiche_conn_peer_cert(conn->quiche, &der, &len);
+    if (len > capacity) {
+        return QG_TOO_LARGE;
+    }
+    copy(out, capacity, der, len);
+    return (int)len;
+}
+
+/* ------------------------------------------------------------- opening */
+
+/* May the caller open a stream of its own here? QG_AGAIN after arming the wait. */
+static int may_open(qg_conn *conn, bool bidi, uint64_t token, uint64_t timeout_us) {
+    if (conn->draining) {
+        return QG_REFUSED;
+    }
+    bool room =
+        conn->state == QG_CONN_OPEN && (bidi ? quiche_conn_peer_streams_left_bidi(conn->quiche)
+                                             : quiche_conn_peer_streams_left_uni(conn->quiche)) > 0;
+    return room ? QG_OK : qg__conn_await_stream(conn, bidi, token, timeout_us);
+}
+
+int qg_stream_open(qg_engine *e, uint64_t conn_id, uint32_t bidi, uint64_t token,
+                   uint64_t timeout_us, uint64_t *stream) {
+    qg_conn *conn;
+    int rc = conn_of(e, conn_id, &conn);
+    if (rc == QG_OK) {
+        rc = conn->raw ? may_open(conn, bidi != 0, token, timeout_us) : QG_STATE;
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    qg_stream *s = qg__raw_open(conn, bidi != 0);
+    if (s == NULL) {
+        return QG_NOMEM;
+    }
+    *stream = s->id;
+    return QG_OK;
+}
+
+int qg_stream_request(qg_engine *e, uint64_t conn_id, const uint8_t *head, size_t head_len,
+                      uint32_t flags, uint64_t token, uint64_t timeout_us, uint64_t *stream) {
+    qg_conn *conn;
+    int rc = conn_of(e, conn_id, &conn);
+    if (rc == QG_OK) {
+        rc = conn->raw || conn->is_server ? QG_STATE : may_open(conn, true, token, timeout_us);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    qg_stream *s = qg__h3_open_request(conn);
+    if (s == NULL) {
+        return QG_NOMEM;
+    }
+    s->head_only = (flags & QG_HEAD) != 0;
+    rc = qg__h3_send_head(s, head, head_len, NULL, 0, (uint16_t)flags);
+    if (rc < 0) {
+        qg__stream_release(s);
+        return rc;
+    }
+    *stream = s->id;
+    return QG_OK;
+}
+
+int qg_stream_await_response(qg_engine *e, uint64_t conn_id, uint64_t id, uint64_t token,
+                             uint64_t timeout_us) {
+    qg_stream *s;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc < 0) {
+        return rc;
+    }
+    if (s->recv_state == QG_RECV_RESET) {
+        return s->recv_code == H3_REQUEST_REJECTED ? QG_REFUSED : QG_RESET;
+    }
+    if (s->recv_state != QG_RECV_HEAD || s->conn->is_server) {
+        return QG_STATE;
+    }
+    rc = qg__wait_arm(s, &s->read, token, timeout_us);
+    if (rc == QG_AGAIN) {
+        s->awaiting_head = true;
+        if (s->unread && qg__link_alone(&s->deferred)) {
+            qg__link_append(&s->conn->deferred, &s->deferred);
+            qg__conn_touch(s->conn);
+        }
+    }
+    return rc;
+}
+
+/* ------------------------------------------------------------- reading and writing */
+
+int64_t qg_stream_read(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out, size_t capacity,
+                       uint64_t token, uint64_t timeout_us, uint32_t *flags, uint64_t *code) {
+    qg_stream *s;
+    *flags = 0;
+    *code = 0;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc < 0) {
+        return rc;
+    }
+    if (s->recv_state == QG_RECV_RESET) {
+        *code = s->recv_code;
+        return QG_RESET;
+    }
+    if (s->recv_state == QG_RECV_DONE) {
+        *flags = QG_FIN | (s->trailers != NULL ? QG_MORE : 0);
+        return 0;
+    }
+    if (s->recv_state != QG_RECV_BODY) {
+        return QG_STATE;
+    }
+    if (capacity == 0) {
+        return 0;
+    }
+    bool fin;
+    int64_t n = s->kind == QG_STREAM_RAW ? qg__raw_read(s, out, capacity, &fin)
+                                         : qg__h3_read(s, out, capacity, &fin);
+    if (n == QG_AGAIN) {
+        return qg__wait_arm(s, &s->read, token, timeout_us);
+    }
+    if (n == QG_RESET) {
+        /* It may have been freed if nobody was to be told; it was not: the caller is here. */
+        s = qg__streams_find(&qg__engine_conn(e, conn_id)->streams, id);
+        *code = s != NULL ? s->recv_code : 0;
+    }
+    if (n >= 0 && fin) {
+        *flags = QG_FIN | (s->trailers != NULL ? QG_MORE : 0);
+        qg__stream_settle(s);
+    }
+    return n;
+}
+
+int64_t qg_stream_write(qg_engine *e, uint64_t conn_id, uint64_t id, const uint8_t *data,
+                        size_t len, uint32_t flags, uint64_t token, uint64_t timeout_us,
+                        uint64_t *code) {
+    qg_stream *s;
+    *code = 0;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc < 0) {
+        return rc;
+    }
+    bool fin = (flags & QG_FIN) != 0;
+    int64_t n;
+    if (s->kind != QG_STREAM_RAW) {
+        n = qg__h3_write(s, data, len, fin);
+    } else if (s->send_state == QG_SEND_BODY) {
+        n = qg__stream_send(s, data, len, fin);
+    } else {
+        n = s->send_state == QG_SEND_STOPPED ? QG_STOPPED : QG_STATE;
+    }
+    if (n == QG_AGAIN) {
+        return qg__wait_arm(s, &s->write, token, timeout_us);
+    }
+    if (n == QG_STOPPED) {
+        *code = s->send_code;
+    }
+    if (n >= 0) {
+        qg__stream_settle(s);
+    }
+    return n;
+}
+
+int qg_stream_send_trailers(qg_engine *e, uint64_t conn_id, uint64_t id, const uint8_t *head,
+                            size_t head_len) {
+    qg_stream *s;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc == QG_OK) {
+        rc = s->kind == QG_STREAM_MESSAGE ? qg__h3_send_trailers(s, head, head_len) : QG_STATE;
+    }
+    if (rc == QG_OK) {
+        qg__stream_settle(s);
+    }
+    return rc;
+}
+
+int qg_stream_trailers(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out, size_t capacity) {
+    qg_stream *s;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc < 0) {
+        return rc;
+    }
+    if (s->trailers_len > capacity) {
+        return QG_TOO_LARGE;
+    }
+    return (int)copy(out, capacity, s->trailers, s->trailers_len);
+}
+
+/* ------------------------------------------------------------- ending */
+
+int qg_stream_unwait(qg_engine *e, uint64_t conn_id, uint64_t id, uint64_t token) {
+    qg_stream *s;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc < 0) {
+        return rc;
+    }
+    qg_wait *wait = s->read.token == token ? &s->read : s->write.token == token ? &s->write : NULL;
+    if (wait == NULL || token == 0) {
+        return QG_GONE;
+    }
+    qg__wait_clear(s, wait);
+    return QG_OK;
+}
+
+int qg_stream_shutdown(qg_engine *e, uint64_t conn_id, uint64_t id, uint32_t sides, uint64_t code) {
+    qg_stream *s;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc < 0) {
+        return rc;
+    }
+    if (sides & QG_SIDE_READ) {
+        qg__stream_stop(s, code);
+        qg__wait_wake(s, &s->read, QG_EVENT_STREAM_ERROR, QG_STATE, code);
+    }
+    if (sides & QG_SIDE_WRITE) {
+        qg__stream_reset(s, code);
+        qg__wait_wake(s, &s->write, QG_EVENT_STREAM_ERROR, QG_STATE, code);
+    }
+    return QG_OK;
+}
+
+int qg_stream_release(qg_engine *e, uint64_t conn_id, uint64_t id) {
+    qg_stream *s;
+    int rc = stream_of(e, conn_id, id, &s);
+    if (rc == QG_OK) {
+        qg__stream_release(s);
+    }
+    return rc;
+}
+
+int qg_conn_close(qg_engine *e, uint64_t id, uint32_t app, uint64_t code, const uint8_t *reason,
+                  size_t reason_len) {
+    qg_conn *conn;
+    int rc = conn_of(e, id, &conn);
+    if (rc == QG_OK) {
+        char text[128];
+        snprintf(text, sizeof text, "%.*s", (int)qg__min(reason_len, sizeof text - 1),
+                 (const char *)reason);
+        qg__conn_close(conn, app != 0, code, text);
+    }
+    return rc;
+}
+
+int qg_conn_finish(qg_engine *e, uint64_t id, uint64_t timeout_us) {
+    qg_conn *conn;
+    int rc = conn_of(e, id, &conn);
+    if (rc < 0) {
+        return rc;
+    }
+    if (conn->state == QG_CONN_HANDSHAKE || timeout_us == 0) {
+        qg__conn_close(conn, true, conn->raw ? 0 : H3_NO_ERROR, "");
+    } else {
+        qg__conn_finish(conn, timeout_us);
+    }
+    return QG_OK;
+}

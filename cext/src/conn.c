@@ -1,0 +1,658 @@
+#include "conn.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine.h"
+#include "h3.h"
+#include "raw.h"
+
+/* The first GOAWAY promises nothing; the second, this much later at least, names the last request
+ * that will be served. In between those on their way arrive (RFC 9114, section 5.2). */
+#define GOAWAY_MIN_NS (20 * QG_NS_PER_MS)
+#define GOAWAY_MAX_NS (1 * QG_NS_PER_S)
+#define GOAWAY_ALL    ((UINT64_C(1) << 62) - 4)
+
+/* How long the last bytes of a connection that is to be closed may take to be acknowledged. */
+#define LINGER_NS (1 * QG_NS_PER_S)
+
+/* A NAT forgets a UDP flow after 30 s at the least (RFC 9308, section 3.5). */
+#define KEEP_ALIVE_MAX_NS (15 * QG_NS_PER_S)
+
+/* How many abandoned streams a client's connection may gather, at some 500 bytes each. A server's
+ * may gather a quarter of its stream limit, which they count against. */
+#define ABANDONED_CLIENT 4096
+#define ABANDONED_STEP   16 /* how many are gathered before each look */
+
+/* ------------------------------------------------------------- life */
+
+void qg__conn_touch(qg_conn *conn) {
+    if (qg__link_alone(&conn->work)) {
+        qg__link_append(&conn->engine->work, &conn->work);
+    }
+}
+
+void qg__conn_dirty(qg_conn *conn) {
+    if (qg__link_alone(&conn->dirty)) {
+        qg__link_append(&conn->engine->dirty, &conn->dirty);
+    }
+}
+
+static bool grow_slots(qg_engine *e) {
+    if (e->slot_capacity >= e->max_connections) {
+        return false;
+    }
+    uint32_t capacity = e->slot_capacity > 0 ? 2 * e->slot_capacity : 64;
+    capacity = capacity < e->max_connections ? capacity : e->max_connections;
+    qg_slot *slots = realloc(e->slots, capacity * sizeof *slots);
+    if (slots == NULL) {
+        return false;
+    }
+    for (uint32_t i = capacity; i > e->slot_capacity; i--) {
+        slots[i - 1] = (qg_slot){NULL, e->slot_free};
+        e->slot_free = i - 1;
+    }
+    e->slots = slots;
+    e->slot_capacity = capacity;
+    return true;
+}
+
+qg_conn *qg__conn_new(qg_engine *e, qg_endpoint *endpoint, qg_config *config, bool is_server,
+                      const qg_addr *local, const qg_addr *peer) {
+    if (e->slot_free == UINT32_MAX && !grow_slots(e)) {
+        return NULL;
+    }
+    qg_conn *conn = qg__pool_get(&e->conn_pool);
+    if (conn == NULL) {
+        return NULL;
+    }
+    uint32_t slot = e->slot_free;
+    e->slot_free = e->slots[slot].next_free;
+    e->slots[slot].conn = conn;
+    conn->id = (uint64_t)++e->generation << 32 | slot;
+    conn->engine = e;
+    conn->endpoint = endpoint;
+    conn->config = qg__config_reference(config);
+    conn->is_server = is_server;
+    conn->raw = config->options.raw != 0;
+    conn->local = *local;
+    conn->peer = *peer;
+    conn->h3.goaway_sent = conn->h3.goaway_received = QG_NEVER;
+    conn->quic.kind = QG_TIMER_QUIC;
+    conn->phase.kind = QG_TIMER_PHASE;
+    conn->alive.kind = QG_TIMER_ALIVE;
+    qg__link_init(&conn->work);
+    qg__link_init(&conn->dirty);
+    qg__link_init(&conn->deferred);
+    qg__link_init(&conn->pending);
+    qg__link_init(&conn->of_endpoint);
+    qg__link_append(&endpoint->conns, &conn->of_endpoint);
+    endpoint->connections++;
+    e->counters->connections++;
+    return conn;
+}
+
+void qg__conn_free(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    uint32_t slot = qg__conn_slot(conn->id);
+    for (uint32_t i = 0; i < conn->streams.capacity;) {
+        if (conn->streams.slots[i] != NULL) {
+            qg__stream_free(conn->streams.slots[i]); /* another may move to this place */
+        } else {
+            i++;
+        }
+    }
+    while (!qg__link_alone(&conn->pending)) {
+        qg__pending_free(QG_CONTAINER(conn->pending.next, qg_pending, link));
+    }
+    for (unsigned i = 0; i < conn->cid_count; i++) {
+        qg__cid_retire(&e->cids, conn->cids[i], QG_CID_LEN);
+    }
+    qg__hash_remove(&e->initial_cids, conn->initial_cid, conn->initial_cid_len);
+    qg__timer_clear(&e->timers, &conn->quic);
+    qg__timer_clear(&e->timers, &conn->phase);
+    qg__timer_clear(&e->timers, &conn->alive);
+    qg__link_remove(&conn->work);
+    qg__link_remove(&conn->dirty);
+    qg__link_remove(&conn->of_endpoint);
+    free(conn->streams.slots);
+    free(conn->abandoned);
+    if (conn->quiche != NULL) {
+        quiche_conn_free(conn->quiche);
+    }
+    qg_config_free(conn->config);
+    if (conn->state != QG_CONN_ENDED) {
+        conn->endpoint->connections--;
+        conn->endpoint->half_open -= conn->half_open;
+        e->counters->connections--;
+    }
+    e->slots[slot] = (qg_slot){NULL, e->slot_free};
+    e->slot_free = slot;
+    qg__pool_put(&e->conn_pool, conn);
+}
+
+int qg__conn_start(qg_conn *conn, const uint8_t *scid, size_t scid_len, const uint8_t *retry_odcid,
+                   size_t retry_odcid_len, const char *server_name) {
+    qg_engine *e = conn->engine;
+    qg_config *config = conn->config;
+    SSL *ssl =
+        conn->is_server ? qg__tls_accept(config->tls) : qg__tls_connect(config->tls, server_name);
+    if (ssl == NULL) {
+        return conn->is_server ? QG_NOMEM : QG_INVALID;
+    }
+    uint8_t token[QG_RESET_TOKEN];
+    qg__reset_token(e->keys, scid, scid_len, token);
+    quiche_config_set_stateless_reset_token(config->quiche, token);
+    conn->quiche = quiche_conn_new_with_tls(
+        scid, scid_len, retry_odcid, retry_odcid_len,
+        (const struct sockaddr *)(const void *)conn->local.bytes, conn->local.len,
+        (const struct sockaddr *)(const void *)conn->peer.bytes, conn->peer.len, config->quiche,
+        ssl, conn->is_server);
+    if (conn->quiche == NULL) {
+        return QG_NOMEM; /* and quiche freed the SSL */
+    }
+    conn->ssl = ssl;
+    if (conn->is_server) {
+        qg__tls_bind_early_data(ssl, config->digest);
+    }
+    uint64_t patience = config->options.handshake_timeout_ms;
+    if (patience > 0) {
+        qg__timer_set(&e->timers, &conn->phase, e->now_ns + patience * QG_NS_PER_MS);
+    }
+    return QG_OK;
+}
+
+/* ------------------------------------------------------------- established */
+
+/* One spare id, so that a client may move (RFC 9000, section 5.1.1). The first is never retired by
+ * us: quiche's clients know only its reset token. */
+static void issue_spare_cid(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    if (conn->cid_count >= sizeof conn->cids / sizeof *conn->cids ||
+        quiche_conn_scids_left(conn->quiche) == 0) {
+        return;
+    }
+    uint8_t *cid = conn->cids[conn->cid_count];
+    if (qg__cid_issue(&e->cids, conn->id, cid) != QG_OK) {
+        return;
+    }
+    uint8_t token[QG_RESET_TOKEN];
+    uint64_t sequence;
+    qg__reset_token(e->keys, cid, QG_CID_LEN, token);
+    if (quiche_conn_new_scid(conn->quiche, cid, QG_CID_LEN, token, false, &sequence) < 0) {
+        qg__cid_retire(&e->cids, cid, QG_CID_LEN);
+        return;
+    }
+    conn->cid_count++;
+}
+
+/* The peer no longer uses some of our ids. */
+static void retire_cids(qg_conn *conn) {
+    if (quiche_conn_retired_scids(conn->quiche) == 0) {
+        return;
+    }
+    quiche_connection_id_iter *iter = quiche_conn_retired_scid_iter(conn->quiche);
+    const uint8_t *cid;
+    size_t len;
+    while (quiche_connection_id_iter_next(iter, &cid, &len)) {
+        qg__cid_retire(&conn->engine->cids, cid, len);
+        for (unsigned i = 0; i < conn->cid_count; i++) {
+            if (len == QG_CID_LEN && memcmp(conn->cids[i], cid, len) == 0) {
+                memmove(conn->cids[i], conn->cids[i + 1],
+                        (size_t)(conn->cid_count - i - 1) * QG_CID_LEN);
+                conn->cid_count--;
+                break;
+            }
+        }
+    }
+    quiche_connection_id_iter_free(iter);
+    issue_spare_cid(conn);
+}
+
+static uint64_t keep_alive_interval(const qg_conn *conn) {
+    uint64_t ours = conn->config->options.max_idle_ms;
+    uint64_t peers = qgq_conn_peer_idle_timeout_ms(conn->quiche);
+    uint64_t idle = ours == 0 || (peers > 0 && peers < ours) ? peers : ours;
+    uint64_t third = idle * QG_NS_PER_MS / 3;
+    return third > 0 ? qg__min64(third, KEEP_ALIVE_MAX_NS) : KEEP_ALIVE_MAX_NS;
+}
+
+static void say_established(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    bool sessions = conn->is_server && (conn->endpoint->listen.flags & QG_LISTEN_SESSIONS) != 0;
+    uint64_t token = conn->token != 0 ? conn->token : sessions ? conn->endpoint->listen.token : 0;
+    if (token == 0 || conn->announced) {
+        return;
+    }
+    conn->announced = true;
+    const uint8_t *alpn;
+    size_t len;
+    quiche_conn_application_proto(conn->quiche, &alpn, &len);
+    memcpy(qg__events_at(&e->events), alpn, len);
+    qg_event *event =
+        qg__events_add(&e->events, conn->is_server ? QG_EVENT_ACCEPTED : QG_EVENT_CONNECTED);
+    event->token = token;
+    event->conn = conn->id;
+    event->head_len = (uint32_t)len;
+    qg__events_took(&e->events, len);
+}
+
+static void on_established(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    conn->state = QG_CONN_OPEN;
+    conn->established = true;
+    conn->endpoint->half_open -= conn->half_open;
+    conn->half_open = false;
+    qg__timer_clear(&e->timers, &conn->phase);
+    e->counters->handshakes_completed++;
+    e->counters->handshakes_resumed += SSL_session_reused(conn->ssl) == 1;
+    conn->alive_ns = keep_alive_interval(conn);
+    if (conn->is_server) {
+        issue_spare_cid(conn);
+    }
+    if (conn->raw) {
+        qg__raw_start(conn);
+    } else {
+        qg__h3_start(conn);
+    }
+    say_established(conn);
+    if (conn->endpoint->stopping && conn->is_server) {
+        qg__conn_drain(conn);
+    }
+}
+
+/* ------------------------------------------------------------- the end */
+
+static void set_cause(qg_conn *conn, uint16_t flags, uint64_t code, const char *text, size_t len) {
+    conn->close_flags = flags | (conn->established ? QG_ESTABLISHED : 0);
+    conn->close_code = code;
+    snprintf(conn->close_text, sizeof conn->close_text, "%.*s", (int)len, text);
+}
+
+static bool is_alert(uint64_t code) {
+    return code >= 0x100 && code <= 0x1ff;
+}
+
+/* quiche says that it is over: why? */
+static void find_cause(qg_conn *conn) {
+    bool app;
+    uint64_t code;
+    const uint8_t *reason;
+    size_t len;
+    char text[sizeof conn->close_text];
+    if (conn->recv_error == QUICHE_ERR_UNKNOWN_VERSION) {
+        set_cause(conn, QG_VERSION | QG_REMOTE, 0, "no common QUIC version", 64);
+    } else if (quiche_conn_peer_error(conn->quiche, &app, &code, &reason, &len)) {
+        if (!app && is_alert(code)) {
+            qg__tls_failure(conn->ssl, code - 0x100, true, text, sizeof text);
+            set_cause(conn, QG_REMOTE | QG_TLS_ALERT, code, text, sizeof text);
+        } else {
+            set_cause(conn, QG_REMOTE | (app ? QG_APP : 0), code, (const char *)reason, len);
+        }
+    } else if (quiche_conn_local_error(conn->quiche, &app, &code, &reason, &len)) {
+        if (!app && is_alert(code)) {
+            qg__tls_failure(conn->ssl, code - 0x100, false, text, sizeof text);
+            set_cause(conn, QG_TLS_ALERT, code, text, sizeof text);
+        } else {
+            set_cause(conn, app ? QG_APP : 0, code, (const char *)reason, len);
+        }
+    } else if (quiche_conn_is_timed_out(conn->quiche)) {
+        set_cause(conn, QG_TIMED_OUT, 0, "no packet came for the idle timeout", 64);
+    } else {
+        set_cause(conn, QG_LOST | QG_REMOTE, 0, "stateless reset: the peer lost the connection",
+                  64);
+    }
+}
+
+static void begin_end(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    if (!conn->established) {
+        e->counters->handshakes_failed++;
+    }
+    conn->state = QG_CONN_ENDING;
+    qg__timer_clear(&e->timers, &conn->phase);
+    qg__timer_clear(&e->timers, &conn->alive);
+    qg__conn_touch(conn);
+}
+
+static bool is_over(const qg_conn *conn) {
+    bool app;
+    uint64_t code;
+    const uint8_t *reason;
+    size_t len;
+    return quiche_conn_is_closed(conn->quiche) || quiche_conn_is_draining(conn->quiche) ||
+           quiche_conn_local_error(conn->quiche, &app, &code, &reason, &len);
+}
+
+static bool say_wait_over(qg_stream *s, qg_wait *wait) {
+    qg_events *events = &s->conn->engine->events;
+    if (wait->token == 0) {
+        return true;
+    }
+    if (!qg__events_room(events, 0)) {
+        return false;
+    }
+    qg_event *event = qg__events_add(events, QG_EVENT_STREAM_ERROR);
+    event->token = wait->token;
+    event->conn = s->conn->id;
+    event->stream = s->id;
+    event->status = (uint32_t)-QG_CLOSED;
+    event->code = s->conn->close_code;
+    event->flags = s->conn->close_flags;
+    qg__wait_clear(s, wait);
+    return true;
+}
+
+static bool say_closed(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    size_t len = strlen(conn->close_text);
+    if (conn->token == 0 || conn->said_closed) {
+        return true;
+    }
+    if (!qg__events_room(&e->events, len)) {
+        return false;
+    }
+    memcpy(qg__events_at(&e->events), conn->close_text, len);
+    qg_event *event = qg__events_add(&e->events, QG_EVENT_CLOSED);
+    event->token = conn->token;
+    event->conn = conn->id;
+    event->code = conn->close_code;
+    event->flags = conn->close_flags;
+    event->head_len = (uint32_t)len;
+    qg__events_took(&e->events, len);
+    conn->said_closed = true;
+    return true;
+}
+
+/* Tell the owner, who will be asked why, then everybody who waits. False when the ring is full. */
+static bool say_end(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    if (!say_closed(conn)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < conn->streams.capacity;) {
+        qg_stream *s = conn->streams.slots[i];
+        if (s == NULL) {
+            i++;
+            continue;
+        }
+        if (!say_wait_over(s, &s->read) || !say_wait_over(s, &s->write)) {
+            return false;
+        }
+        qg__stream_free(s);
+    }
+    while (!qg__link_alone(&conn->pending)) {
+        /* Nothing of these was sent. */
+        qg__pending_fail(QG_CONTAINER(conn->pending.next, qg_pending, link), QG_CLOSED,
+                         conn->close_code);
+    }
+    conn->state = QG_CONN_ENDED;
+    conn->endpoint->connections--;
+    conn->endpoint->half_open -= conn->half_open;
+    conn->half_open = false;
+    e->counters->connections--;
+    e->counters->connections_closed++;
+    qg__endpoint_check_idle(conn->endpoint);
+    qg__conn_dirty(conn);
+    return true;
+}
+
+void qg__conn_close(qg_conn *conn, bool app, uint64_t code, const char *text) {
+    if (conn->state >= QG_CONN_ENDING) {
+        return;
+    }
+    quiche_conn_close(conn->quiche, app, code, (const uint8_t *)text, strlen(text));
+    qg__conn_dirty(conn);
+    qg__conn_touch(conn);
+}
+
+void qg__conn_lost(qg_conn *conn, uint16_t flags, uint64_t code, const char *text) {
+    if (conn->state >= QG_CONN_ENDING) {
+        return;
+    }
+    set_cause(conn, flags, code, text, strlen(text));
+    conn->dead = true;
+    begin_end(conn);
+}
+
+/* ------------------------------------------------------------- one look */
+
+static void follow_path(qg_conn *conn) {
+    quiche_path_event *event;
+    while ((event = quiche_conn_path_event_next(conn->quiche)) != NULL) {
+        if (quiche_path_event_type(event) == QUICHE_PATH_EVENT_PEER_MIGRATED) {
+            struct sockaddr_storage local, peer;
+            socklen_t local_len, peer_len;
+            quiche_path_event_peer_migrated(event, &local, &local_len, &peer, &peer_len);
+            memcpy(conn->local.bytes, &local, local_len);
+            conn->local.len = local_len;
+            memcpy(conn->peer.bytes, &peer, peer_len);
+            conn->peer.len = peer_len;
+        }
+        quiche_path_event_free(event);
+    }
+}
+
+static bool say_late(qg_conn *conn) {
+    for (uint32_t i = 0; conn->late && i < conn->streams.capacity; i++) {
+        qg_stream *s = conn->streams.slots[i];
+        if (s != NULL && !qg__waits_say(s)) {
+            return false;
+        }
+    }
+    conn->late = false;
+    return true;
+}
+
+static bool say_goaway(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    if (!conn->goaway_due) {
+        return true;
+    }
+    if (!qg__events_room(&e->events, 0)) {
+        return false;
+    }
+    conn->goaway_due = false;
+    if (conn->token != 0) {
+        qg_event *event = qg__events_add(&e->events, QG_EVENT_GOAWAY);
+        event->token = conn->token;
+        event->conn = conn->id;
+        event->stream = conn->h3.goaway_received;
+    }
+    return true;
+}
+
+/* Everything streams have to say. False when the ring has no room for more. */
+static bool serve_streams(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    int64_t id;
+    if (conn->sending > 0 || conn->queued > 0) {
+        while ((id = quiche_conn_stream_writable_next(conn->quiche)) >= 0) {
+            qg_stream *s = qg__streams_find(&conn->streams, (uint64_t)id);
+            if (s != NULL) {
+                qg__stream_writable(s);
+            }
+        }
+    }
+    for (qg_link *l = conn->deferred.next, *next; l != &conn->deferred; l = next) {
+        next = l->next;
+        if (!qg__h3_resume(QG_CONTAINER(l, qg_stream, deferred))) {
+            return false;
+        }
+    }
+    while (quiche_conn_is_readable(conn->quiche)) {
+        if (!qg__engine_room(e, conn->config)) {
+            return false;
+        }
+        id = quiche_conn_stream_readable_next(conn->quiche);
+        if (id < 0 || !(conn->raw ? qg__raw_readable(conn, (uint64_t)id)
+                                  : qg__h3_readable(conn, (uint64_t)id))) {
+            break;
+        }
+    }
+    return true;
+}
+
+static bool serve(qg_conn *conn) {
+    if (!say_late(conn) || !say_goaway(conn) || !serve_streams(conn)) {
+        return false;
+    }
+    if (conn->state != QG_CONN_OPEN) {
+        return true;
+    }
+    if (conn->retire && !conn->draining) {
+        conn->draining = true;
+        conn->goaway_due = true;
+        if (conn->is_server) {
+            qg__conn_drain(conn);
+        }
+        qg__conn_touch(conn);
+    }
+    follow_path(conn);
+    retire_cids(conn);
+    return qg__conn_open_pending(conn);
+}
+
+/* Nothing is under way, and quiche forgot every stream whose end we gave it: the peer has it all.
+ */
+static bool has_arrived(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    if (conn->active > 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < QG_RECENT; i++) {
+        if (conn->recent[i] != 0 &&
+            quiche_conn_stream_capacity(conn->quiche, conn->recent[i] - 1) !=
+                QUICHE_ERR_INVALID_STREAM_STATE) {
+            if (!qg__timer_armed(&conn->phase)) {
+                qg__timer_set(&e->timers, &conn->phase, e->now_ns + LINGER_NS);
+            }
+            return false;
+        }
+    }
+    return true;
+}
+
+bool qg__conn_process(qg_conn *conn) {
+    if (conn->state == QG_CONN_HANDSHAKE && quiche_conn_is_established(conn->quiche)) {
+        if (!qg__engine_room(conn->engine, conn->config)) {
+            return false;
+        }
+        on_established(conn);
+    }
+    /* What came before the end is read before the end is told. */
+    if (conn->state == QG_CONN_OPEN && !serve(conn)) {
+        return false;
+    }
+    if (conn->state == QG_CONN_OPEN && conn->finishing && has_arrived(conn)) {
+        qg__conn_close(conn, true, conn->raw ? 0 : H3_NO_ERROR, "");
+    }
+    if (conn->state <= QG_CONN_OPEN && is_over(conn)) {
+        find_cause(conn);
+        begin_end(conn);
+    }
+    if (conn->state == QG_CONN_ENDING && !say_end(conn)) {
+        return false;
+    }
+    if (conn->state == QG_CONN_ENDED && (conn->dead || quiche_conn_is_closed(conn->quiche))) {
+        qg__conn_free(conn);
+    }
+    return true;
+}
+
+/* ------------------------------------------------------------- timers */
+
+void qg__conn_on_timer(qg_conn *conn, qg_timer *timer) {
+    qg_engine *e = conn->engine;
+    switch (timer->kind) {
+    case QG_TIMER_QUIC:
+        quiche_conn_on_timeout(conn->quiche);
+        qg__conn_dirty(conn);
+        qg__conn_touch(conn);
+        break;
+    case QG_TIMER_PHASE:
+        if (conn->state == QG_CONN_HANDSHAKE) {
+            qg__conn_lost(conn, QG_TIMED_OUT, 0, "the handshake took too long");
+        } else if (conn->state == QG_CONN_OPEN && conn->finishing) {
+            qg__conn_close(conn, true, conn->raw ? 0 : H3_NO_ERROR, ""); /* its time is over */
+        } else if (conn->state == QG_CONN_OPEN) {
+            qg__conn_finish(conn, 0);
+        }
+        break;
+    default: /* QG_TIMER_ALIVE */
+        if (conn->state == QG_CONN_OPEN && conn->active > 0) {
+            quiche_conn_send_ack_eliciting(conn->quiche);
+            e->counters->keep_alives_sent++;
+            qg__conn_dirty(conn); /* which arms it again */
+        }
+        break;
+    }
+}
+
+void qg__conn_drain(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    if (conn->state == QG_CONN_HANDSHAKE) {
+        return; /* on_established comes here again */
+    }
+    if (conn->state != QG_CONN_OPEN || conn->h3.goaway_sent != QG_NEVER || conn->finishing) {
+        return;
+    }
+    conn->draining = true;
+    if (conn->raw || !conn->is_server) {
+        qg__conn_finish(conn, 0);
+        return;
+    }
+    quiche_path_stats path;
+    uint64_t wait = GOAWAY_MIN_NS;
+    if (quiche_conn_path_stats(conn->quiche, 0, &path) == 0 && 2 * path.rtt > wait) {
+        wait = qg__min64(2 * path.rtt, GOAWAY_MAX_NS);
+    }
+    qg__h3_goaway(conn, GOAWAY_ALL);
+    qg__timer_set(&e->timers, &conn->phase, e->now_ns + wait);
+}
+
+void qg__conn_finish(qg_conn *conn, uint64_t timeout_us) {
+    qg_engine *e = conn->engine;
+    conn->draining = conn->finishing = true;
+    if (conn->is_server && !conn->raw) {
+        qg__h3_goaway(conn, conn->h3.first_unseen_id);
+    }
+    if (timeout_us > 0) {
+        qg__timer_set(&e->timers, &conn->phase, e->now_ns + timeout_us * QG_NS_PER_US);
+    }
+    qg__conn_touch(conn);
+}
+
+/* Forget those that quiche has freed after all. */
+static void sweep_abandoned(qg_conn *conn) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < conn->abandoned_count; i++) {
+        if (quiche_conn_stream_capacity(conn->quiche, conn->abandoned[i]) !=
+            QUICHE_ERR_INVALID_STREAM_STATE) {
+            conn->abandoned[kept++] = conn->abandoned[i];
+        }
+    }
+    conn->abandoned_count = kept;
+}
+
+void qg__conn_abandon(qg_conn *conn, uint64_t stream_id) {
+    uint64_t limit =
+        conn->is_server ? conn->config->options.initial_max_streams_bidi / 4 : ABANDONED_CLIENT;
+    if (conn->abandoned_count == conn->abandoned_capacity) {
+        sweep_abandoned(conn);
+        if (conn->abandoned_count > limit) {
+            conn->retire = true;
+            qg__conn_touch(conn);
+        }
+    }
+    if (conn->abandoned_count == conn->abandoned_capacity) {
+        uint32_t capacity = conn->abandoned_capacity + ABANDONED_STEP;
+        uint64_t *grown = realloc(conn->abandoned, capacity * sizeof *grown);
+        if (grown == NULL) {
+            return;
+        }
+        conn->abandoned = grown;
+        conn->abandoned_capacity = capacity;
+    }
+    conn->abandoned[conn->abandoned_count++] = stream_id;
+}

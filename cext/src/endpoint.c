@@ -1,0 +1,260 @@
+#include "endpoint.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+
+#include "engine.h"
+
+/* ------------------------------------------------------------- addresses */
+
+int qg_addr_parse(qg_addr *out, const char *ip, uint16_t port) {
+    *out = (qg_addr){0};
+    struct sockaddr_in *in4 = (struct sockaddr_in *)(void *)out->bytes;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)out->bytes;
+    if (inet_pton(AF_INET, ip, &in4->sin_addr) == 1) {
+        in4->sin_family = AF_INET;
+        in4->sin_port = htons(port);
+        out->len = sizeof *in4;
+        return QG_OK;
+    }
+    char host[64];
+    const char *zone = strchr(ip, '%');
+    size_t len = zone != NULL ? (size_t)(zone - ip) : strlen(ip);
+    if (len >= sizeof host) {
+        return QG_INVALID;
+    }
+    memcpy(host, ip, len);
+    host[len] = '\0';
+    *out = (qg_addr){0};
+    if (inet_pton(AF_INET6, host, &in6->sin6_addr) != 1) {
+        return QG_INVALID;
+    }
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons(port);
+    if (zone != NULL) {
+        in6->sin6_scope_id = qg__interface_index(zone + 1);
+        if (in6->sin6_scope_id == 0) {
+            return QG_INVALID;
+        }
+    }
+    out->len = sizeof *in6;
+    return QG_OK;
+}
+
+int qg_addr_format(const qg_addr *addr, char *ip, size_t capacity) {
+    const struct sockaddr *sa = (const struct sockaddr *)(const void *)addr->bytes;
+    const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)sa;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+    bool v6 = sa->sa_family == AF_INET6;
+    if (addr->len == 0 || capacity < INET6_ADDRSTRLEN ||
+        inet_ntop(sa->sa_family, v6 ? (const void *)&in6->sin6_addr : &in4->sin_addr, ip,
+                  (socklen_t)capacity) == NULL) {
+        return QG_INVALID;
+    }
+    return ntohs(v6 ? in6->sin6_port : in4->sin_port);
+}
+
+static bool is_v6(const qg_addr *addr) {
+    return ((const struct sockaddr *)(const void *)addr->bytes)->sa_family == AF_INET6;
+}
+
+/* ------------------------------------------------------------- life */
+
+qg_endpoint *qg__endpoint_get(qg_engine *e, int index) {
+    return index >= 0 && index < e->endpoint_count ? e->endpoints[index] : NULL;
+}
+
+/* Give a datapath a place in the engine. The number, or a code: then the datapath is closed. */
+static int adopt(qg_engine *e, qg_datapath *dp) {
+    int index = 0;
+    while (index < e->endpoint_count && e->endpoints[index] != NULL) {
+        index++;
+    }
+    qg_endpoint **grown = e->endpoints;
+    if (index == e->endpoint_count) {
+        grown = realloc(e->endpoints, (size_t)(index + 1) * sizeof *grown);
+        if (grown != NULL) {
+            e->endpoints = grown;
+            e->endpoints[e->endpoint_count++] = NULL;
+        }
+    }
+    qg_endpoint *ep = calloc(1, sizeof *ep);
+    if (grown == NULL || ep == NULL) {
+        free(ep);
+        dp->ops->close(dp);
+        return QG_NOMEM;
+    }
+    ep->engine = e;
+    ep->dp = dp;
+    ep->index = index;
+    qg__link_init(&ep->conns);
+    e->endpoints[index] = ep;
+    int rc = qg__engine_watch(e, ep, false, true);
+    if (rc < 0) {
+        qg__endpoint_free(ep);
+        return rc;
+    }
+    return index;
+}
+
+void qg__endpoint_free(qg_endpoint *ep) {
+    ep->engine->endpoints[ep->index] = NULL;
+    ep->dp->ops->close(ep->dp);
+    qg_config_free(ep->config);
+    free(ep);
+}
+
+int qg_endpoint_udp(qg_engine *e, const qg_addr *bind_to, uint32_t flags, int fd) {
+    if (e->abandoned) {
+        return QG_FORKED;
+    }
+    int result;
+    qg_datapath *dp = qg__udp_open(bind_to, flags, fd, e->counters, &result);
+    return dp != NULL ? adopt(e, dp) : result;
+}
+
+int qg_endpoint_pair(qg_engine *a, const qg_addr *addr_a, qg_engine *b, const qg_addr *addr_b,
+                     int *out) {
+    qg_datapath *ends[2];
+    if (!qg__pair_open(addr_a, a->counters, addr_b, b->counters, ends)) {
+        return QG_NOMEM;
+    }
+    out[0] = adopt(a, ends[0]);
+    out[1] = adopt(b, ends[1]);
+    return out[0] < 0 ? out[0] : out[1] < 0 ? out[1] : QG_OK;
+}
+
+int qg_endpoint_close(qg_engine *e, int index) {
+    qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (ep == NULL) {
+        return QG_GONE;
+    }
+    if (ep->connections > 0) {
+        return QG_STATE;
+    }
+    while (!qg__link_alone(&ep->conns)) {
+        qg__conn_free(QG_CONTAINER(ep->conns.next, qg_conn, of_endpoint)); /* only late packets' */
+    }
+    ep->dp->ops->flush(ep->dp);
+    qg__endpoint_free(ep);
+    return QG_OK;
+}
+
+int qg_endpoint_info_of(qg_engine *e, int index, qg_endpoint_info *out) {
+    const qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (ep == NULL) {
+        return QG_GONE;
+    }
+    *out = (qg_endpoint_info){.local = ep->dp->local,
+                              .capabilities = ep->dp->capabilities,
+                              .receive_buffer = ep->dp->receive_buffer,
+                              .send_buffer = ep->dp->send_buffer,
+                              .connections = ep->connections,
+                              .fd = ep->dp->fd};
+    return QG_OK;
+}
+
+int qg_engine_inject(qg_engine *e, int index, uint8_t *packet, size_t len, const qg_addr *from,
+                     const qg_addr *to) {
+    qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (ep == NULL) {
+        return QG_GONE;
+    }
+    if (len > QG_RUN_MAX) {
+        return QG_TOO_LARGE;
+    }
+    qg_dgram dgram = {packet, (uint32_t)len, (uint32_t)len, *from, *to};
+    e->now_ns = qg__now_ns();
+    qg__endpoint_receive(ep, &dgram);
+    return QG_OK;
+}
+
+void qg__endpoint_set_unknown(qg_engine *e, int index, qg_unknown_cid exit, void *arg) {
+    qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (ep != NULL) {
+        ep->unknown = exit;
+        ep->unknown_arg = arg;
+    }
+}
+
+/* ------------------------------------------------------------- client sockets */
+
+qg_endpoint *qg__endpoint_client(qg_engine *e, const qg_addr *peer, int *result) {
+    bool v6 = is_v6(peer);
+    unsigned turn = e->client_next[v6]++ % QG_CLIENT_SOCKETS;
+    int *place = &e->client_endpoints[v6][turn];
+    if (*place >= 0) {
+        return e->endpoints[*place];
+    }
+    qg_addr any;
+    qg_addr_parse(&any, v6 ? "::" : "0.0.0.0", 0);
+    qg_datapath *dp = qg__udp_open(&any, QG_ENDPOINT_V6ONLY, -1, e->counters, result);
+    int index = dp != NULL ? adopt(e, dp) : *result;
+    if (index < 0) {
+        *result = index;
+        return NULL;
+    }
+    /* A client does not mind which of the host's addresses its packets bear. */
+    dp->wildcard = false;
+    *place = index;
+    e->endpoints[index]->client = true;
+    return e->endpoints[index];
+}
+
+/* ------------------------------------------------------------- listening */
+
+int qg_listen(qg_engine *e, int index, const qg_listen_options *options, qg_config *config) {
+    qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (ep == NULL) {
+        return QG_GONE;
+    }
+    if (options->abi != QG_ABI || !config->options.is_server || options->token == 0) {
+        return QG_INVALID;
+    }
+    if (ep->listening) {
+        return QG_STATE;
+    }
+    ep->config = qg__config_reference(config);
+    ep->listen = *options;
+    ep->credit = options->credit;
+    ep->listening = true;
+    return QG_OK;
+}
+
+void qg__endpoint_check_idle(qg_endpoint *ep) {
+    if (ep->stopping && ep->connections == 0) {
+        ep->idle_due = true;
+    }
+}
+
+int qg_listen_stop(qg_engine *e, int index) {
+    qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (ep == NULL) {
+        return QG_GONE;
+    }
+    if (!ep->listening) {
+        return QG_STATE;
+    }
+    e->now_ns = qg__now_ns();
+    ep->stopping = true;
+    for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
+        qg__conn_drain(QG_CONTAINER(l, qg_conn, of_endpoint));
+    }
+    qg__endpoint_check_idle(ep);
+    return QG_OK;
+}
+
+int qg_listen_close(qg_engine *e, int index, uint64_t code) {
+    qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (ep == NULL) {
+        return QG_GONE;
+    }
+    ep->stopping = true;
+    for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
+        qg__conn_close(QG_CONTAINER(l, qg_conn, of_endpoint), true, code, "");
+    }
+    qg__endpoint_check_idle(ep);
+    return QG_OK;
+}

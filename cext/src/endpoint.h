@@ -1,0 +1,53 @@
+/* endpoint.h: a datapath in an engine, and the listener on it, if any. */
+#ifndef QG_ENDPOINT_H
+#define QG_ENDPOINT_H
+
+#include "cid.h"
+#include "config.h"
+#include "datapath.h"
+
+struct qg_engine;
+
+/* A short packet with a connection id that nobody here has. True when `exit` dealt with it (passed
+ * it to the worker whose slot it names, say); false to answer with a stateless reset. */
+typedef bool (*qg_unknown_cid)(void *arg, struct qg_engine *engine, int endpoint,
+                               const qg_dgram *packet, const uint8_t *cid);
+
+typedef struct qg_endpoint {
+    struct qg_engine *engine;
+    qg_datapath *dp;
+    int index;
+    bool client;       /* one of the engine's own sockets */
+    bool wants_output; /* EPOLLOUT is asked for */
+    qg_link conns;
+    uint32_t connections;
+
+    /* The listener. */
+    bool listening;
+    bool stopping;
+    bool idle_due; /* stopped and empty: QG_EVENT_IDLE is to be said */
+    qg_config *config;
+    qg_listen_options listen;
+    uint64_t credit;
+    uint32_t half_open;
+
+    qg_unknown_cid unknown;
+    void *unknown_arg;
+} qg_endpoint;
+
+qg_endpoint *qg__endpoint_get(struct qg_engine *engine, int index);
+void qg__endpoint_free(qg_endpoint *endpoint);
+
+/* The last connection may be gone: note that QG_EVENT_IDLE is due. */
+void qg__endpoint_check_idle(qg_endpoint *endpoint);
+
+/* One of the engine's client sockets for this family. NULL: *result. */
+qg_endpoint *qg__endpoint_client(struct qg_engine *engine, const qg_addr *peer, int *result);
+
+void qg__endpoint_set_unknown(struct qg_engine *engine, int endpoint, qg_unknown_cid exit,
+                              void *arg);
+
+/* A datagram, or several of one size, came in: find the connections they are for (acceptor.c). */
+void qg__endpoint_receive(qg_endpoint *endpoint, const qg_dgram *dgram);
+
+#endif

@@ -1,0 +1,90 @@
+/* flush.c: a connection's packets into its datapath. */
+#include "engine.h"
+
+/* The addresses that quiche wants a packet to take. */
+static void addresses(const quiche_send_info *info, qg_addr *from, qg_addr *to) {
+    memcpy(from->bytes, &info->from, info->from_len);
+    from->len = info->from_len;
+    memcpy(to->bytes, &info->to, info->to_len);
+    to->len = info->to_len;
+}
+
+static bool same_path(const quiche_send_info *a, const quiche_send_info *b) {
+    return a->to_len == b->to_len && a->from_len == b->from_len &&
+           memcmp(&a->to, &b->to, a->to_len) == 0 && memcmp(&a->from, &b->from, a->from_len) == 0;
+}
+
+static void commit(qg_datapath *dp, size_t len, size_t segment, const quiche_send_info *info) {
+    qg_addr from, to;
+    addresses(info, &from, &to);
+    dp->ops->commit(dp, len, segment, &from, &to);
+}
+
+/* One run: packets of one length to one address, and a shorter one at the end. What does not fit
+ * the run (a probe of the path MTU is longer, a packet for another path) follows as a run of its
+ * own. Returns the packets pulled; 0: quiche has no more. */
+static unsigned send_run(qg_conn *conn, uint8_t *room) {
+    qg_datapath *dp = conn->endpoint->dp;
+    size_t packet_max = conn->config->options.max_udp_payload_size;
+    unsigned segments_max = dp->capabilities & QG_CAP_GSO ? QG_RUN_SEGMENTS_MAX : 1;
+    quiche_send_info first, info;
+    size_t len = 0, segment = 0;
+    unsigned count = 0;
+    while (count < segments_max && len + packet_max <= QG_RUN_MAX) {
+        int64_t n = quiche_conn_send(conn->quiche, room + len, packet_max, &info);
+        if (n <= 0) {
+            break;
+        }
+        size_t size = (size_t)n;
+        if (count > 0 && (size > segment || !same_path(&first, &info))) {
+            commit(dp, len, segment, &first);
+            commit(dp, size, size, &info);
+            return count + 1;
+        }
+        if (count == 0) {
+            first = info;
+            segment = size;
+        }
+        count++;
+        len += size;
+        if (size < segment) {
+            break;
+        }
+    }
+    if (count > 0) {
+        commit(dp, len, segment, &first);
+    }
+    return count;
+}
+
+static void set_timers(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    uint64_t due = qgq_conn_timeout_at_ns(conn->quiche, e->now_ns);
+    if (due == QG_NEVER) {
+        qg__timer_clear(&e->timers, &conn->quic);
+    } else if (due != conn->quic.deadline_ns || !qg__timer_armed(&conn->quic)) {
+        qg__timer_set(&e->timers, &conn->quic, due);
+    }
+    if (conn->active > 0 && conn->state == QG_CONN_OPEN && !qg__timer_armed(&conn->alive)) {
+        qg__timer_set(&e->timers, &conn->alive, e->now_ns + conn->alive_ns);
+    }
+}
+
+bool qg__conn_flush(qg_conn *conn, unsigned *budget) {
+    qg_datapath *dp = conn->endpoint->dp;
+    bool more = true;
+    while (more && *budget > 0) {
+        uint8_t *room = dp->ops->begin(dp);
+        if (room == NULL) {
+            return false;
+        }
+        unsigned sent = send_run(conn, room);
+        *budget -= sent < *budget ? sent : *budget;
+        more = sent > 0;
+    }
+    set_timers(conn);
+    if (quiche_conn_is_closed(conn->quiche)) {
+        qg__conn_touch(conn);
+    }
+    return !more;
+}

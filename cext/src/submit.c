@@ -1,0 +1,120 @@
+/* submit.c: what the caller left in the submission ring. */
+#include "engine.h"
+#include "h3.h"
+
+static void respond(qg_conn *conn, const qg_submission *op, const uint8_t *bytes) {
+    qg_stream *s = qg__streams_find(&conn->streams, op->stream);
+    if (s == NULL || s->kind != QG_STREAM_MESSAGE) {
+        return;
+    }
+    int rc =
+        qg__h3_send_head(s, bytes, op->head_len, bytes + op->head_len, op->body_len, op->flags);
+    if (rc < 0 && (op->flags & QG_FIN)) {
+        s->released = true; /* the caller said its last word about it */
+        qg__stream_reset(s, H3_INTERNAL_ERROR);
+    }
+    qg__stream_settle(s);
+}
+
+/* A request for something that is gone, or refused, is answered all the same. */
+static void request(qg_engine *e, qg_conn *conn, const qg_submission *op, const uint8_t *bytes) {
+    int rc = conn == NULL ? QG_GONE
+                          : qg__conn_request(conn, bytes, op->head_len, bytes + op->head_len,
+                                             op->body_len, op->flags, op->token, op->timeout_us);
+    if (rc == QG_OK || op->token == 0) {
+        return;
+    }
+    qg_pending *p = qg__pool_get(&e->pending_pool);
+    if (p == NULL) {
+        return; /* its own deadline is all that is left */
+    }
+    *p = (qg_pending){.token = op->token, .conn_id = op->conn, .result = rc};
+    if (conn != NULL) {
+        p->code = conn->close_code;
+    }
+    qg__link_init(&p->link);
+    qg__link_append(&e->failed, &p->link);
+}
+
+static void reset(qg_conn *conn, const qg_submission *op) {
+    qg_stream *s = qg__streams_find(&conn->streams, op->stream);
+    if (s != NULL) {
+        qg__stream_fail(s, op->code, QG_STATE);
+        qg__stream_release(s);
+    }
+}
+
+static void release(qg_conn *conn, const qg_submission *op) {
+    qg_stream *s = qg__streams_find(&conn->streams, op->stream);
+    if (s != NULL) {
+        qg__stream_release(s);
+    }
+}
+
+static void credit(qg_engine *e, const qg_submission *op) {
+    qg_endpoint *endpoint = qg__endpoint_get(e, (int)op->conn);
+    if (endpoint == NULL) {
+        return;
+    }
+    bool had_none = endpoint->credit == 0;
+    endpoint->credit += op->code;
+    if (!had_none) {
+        return;
+    }
+    for (qg_link *l = endpoint->conns.next; l != &endpoint->conns; l = l->next) {
+        qg_conn *conn = QG_CONTAINER(l, qg_conn, of_endpoint);
+        if (!qg__link_alone(&conn->deferred)) {
+            qg__conn_touch(conn);
+        }
+    }
+}
+
+static void take(qg_engine *e, const qg_submission *op) {
+    const uint8_t *bytes = e->submission_arena + op->offset;
+    if ((uint64_t)op->offset + op->head_len + op->body_len > e->submission_bytes) {
+        return;
+    }
+    qg_conn *conn = qg__engine_conn(e, op->conn);
+    if (op->op == QG_OP_REQUEST) {
+        request(e, conn, op, bytes);
+        return;
+    }
+    if (op->op == QG_OP_CREDIT) {
+        credit(e, op);
+        return;
+    }
+    if (conn == NULL || conn->state >= QG_CONN_ENDING) {
+        return;
+    }
+    switch (op->op) {
+    case QG_OP_RESPOND:
+        respond(conn, op, bytes);
+        break;
+    case QG_OP_RESET:
+        reset(conn, op);
+        break;
+    case QG_OP_RELEASE:
+        release(conn, op);
+        break;
+    case QG_OP_CANCEL:
+        qg__conn_cancel(conn, op->token, op->code);
+        break;
+    case QG_OP_ATTACH:
+        conn->token = op->token;
+        break;
+    default:
+        break;
+    }
+}
+
+void qg__engine_take(qg_engine *e) {
+    for (;;) {
+        qg_submission *op = &e->submissions[e->submission_next];
+        if (op->op == 0) {
+            return;
+        }
+        take(e, op);
+        op->op = 0;
+        e->submission_next = (e->submission_next + 1) % e->submission_capacity;
+    }
+}
