@@ -1,0 +1,649 @@
+"""The binding: the only module that knows cffi.
+
+Rules
+1. An `Engine` is one thread's; the layer above (`hub`) sees to that.
+2. What the engine returns is a count or a negative result code; nothing here raises for a code that a
+   peer or a moment can cause. `hub` and `connection` turn codes into exceptions.
+3. Submissions are plain memory: they cost no C call, and C calls drop the GIL. The engine takes them, in
+   order, at every C call; `drain`, `flush` and all others leave the arena empty.
+4. Whoever gives C something to do sets `dirty`, so that the turn ends with a flush.
+5. Memory: `events`, `arena` and the submission buffers belong to the engine and die with `close`. An
+   event's bytes live until the next `drain`; `take` copies them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ._core import ffi, lib
+from .configuration import ClientTls, QuicConfiguration, ServerTls
+from .exceptions import error
+
+Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+"""An event: type, flags, status, token, conn, stream, code, offset, path_len, head_len, body_len, value
+(`qg_event` in quicgreen.h). The indexes below name them."""
+
+TYPE, FLAGS, STATUS, TOKEN, CONN, STREAM, CODE, OFFSET, PATH_LEN, HEAD_LEN, BODY_LEN, VALUE = range(12)
+
+_EVENT = struct.Struct("<HHIQQQQIIIIQ")
+_SUBMISSION = struct.Struct("<HHIQQQQQIIQ")
+assert _EVENT.size == ffi.sizeof("qg_event")
+assert _SUBMISSION.size == ffi.sizeof("qg_submission")
+_pack_submission = _SUBMISSION.pack_into
+
+CONNECTED: int = lib.QG_EVENT_CONNECTED
+ACCEPTED: int = lib.QG_EVENT_ACCEPTED
+CLOSED_EVENT: int = lib.QG_EVENT_CLOSED
+REQUEST: int = lib.QG_EVENT_REQUEST
+RESPONSE: int = lib.QG_EVENT_RESPONSE
+READABLE: int = lib.QG_EVENT_READABLE
+WRITABLE: int = lib.QG_EVENT_WRITABLE
+STREAM_ERROR: int = lib.QG_EVENT_STREAM_ERROR
+DEADLINE: int = lib.QG_EVENT_DEADLINE
+STREAM_OPENED: int = lib.QG_EVENT_STREAM_OPENED
+GOAWAY: int = lib.QG_EVENT_GOAWAY
+OPENED: int = lib.QG_EVENT_OPENED
+IDLE: int = lib.QG_EVENT_IDLE
+
+FIN: int = lib.QG_FIN
+EARLY: int = lib.QG_EARLY
+MORE: int = lib.QG_MORE
+REMOTE: int = lib.QG_REMOTE
+APP: int = lib.QG_APP
+TLS_ALERT: int = lib.QG_TLS_ALERT
+TIMED_OUT: int = lib.QG_TIMED_OUT
+LOST: int = lib.QG_LOST
+ICMP: int = lib.QG_ICMP
+VERSION: int = lib.QG_VERSION
+HEAD: int = lib.QG_HEAD
+DATE: int = lib.QG_DATE
+INTERIM: int = lib.QG_INTERIM
+ESTABLISHED: int = lib.QG_ESTABLISHED
+
+AGAIN: int = lib.QG_AGAIN
+GONE: int = lib.QG_GONE
+STATE: int = lib.QG_STATE
+INVALID: int = lib.QG_INVALID
+NOMEM: int = lib.QG_NOMEM
+RESET: int = lib.QG_RESET
+STOPPED: int = lib.QG_STOPPED
+CLOSED: int = lib.QG_CLOSED
+LIMIT: int = lib.QG_LIMIT
+SYSTEM: int = lib.QG_SYSTEM
+PROTOCOL: int = lib.QG_PROTOCOL
+FORKED: int = lib.QG_FORKED
+TOO_LARGE: int = lib.QG_TOO_LARGE
+REFUSED: int = lib.QG_REFUSED
+
+DRAIN_MORE: int = lib.QG_DRAIN_MORE
+UNKNOWN_LENGTH: int = lib.QG_UNKNOWN_LENGTH
+INLINE_MAX: int = lib.QG_BODY_INLINE_MAX
+SIDE_READ: int = lib.QG_SIDE_READ
+SIDE_WRITE: int = lib.QG_SIDE_WRITE
+LISTEN_SESSIONS: int = lib.QG_LISTEN_SESSIONS
+RETRY_NEVER: int = lib.QG_RETRY_NEVER
+RETRY_ALWAYS: int = lib.QG_RETRY_ALWAYS
+
+METHODS = ["", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT"]
+"""By `QG_METHOD_*`."""
+
+CAPABILITIES = {
+    "gso": lib.QG_CAP_GSO,
+    "gro": lib.QG_CAP_GRO,
+    "recverr": lib.QG_CAP_RECVERR,
+    "buffers": lib.QG_CAP_BUFFERS,
+    "pmtud": lib.QG_CAP_PMTUD,
+}
+
+OP_RESPOND: int = lib.QG_OP_RESPOND
+OP_REQUEST: int = lib.QG_OP_REQUEST
+OP_RESET: int = lib.QG_OP_RESET
+OP_CANCEL: int = lib.QG_OP_CANCEL
+OP_CREDIT: int = lib.QG_OP_CREDIT
+OP_ATTACH: int = lib.QG_OP_ATTACH
+OP_RELEASE: int = lib.QG_OP_RELEASE
+
+_ARENA_CHUNKS = 1024
+"""16 MiB at most: enough that a thousand greenlets that come and go together are born cheaply."""
+
+_abi: int = lib.qg_abi()
+if _abi != lib.QG_ABI:  # a stale module beside a newer package
+    raise ImportError(f"quicgreen._core is of ABI {_abi}, the package needs {lib.QG_ABI}: rebuild it")
+
+
+def build_info() -> str:
+    """Versions of what is linked in."""
+    return str(ffi.string(lib.qg_build()).decode())
+
+
+def install_arena_cache() -> bool:
+    """Make greenlets cheap to create (cext/python/arena_cache.h). `QUICGREEN_ARENA_CACHE=0` forbids it."""
+    if os.environ.get("QUICGREEN_ARENA_CACHE", "1") == "0":
+        return False
+    return bool(lib.qg_arena_cache_install(_ARENA_CHUNKS) == 0)
+
+
+def arena_cache_stats() -> tuple[int, int]:
+    """Chunks that are free now, and births that were served from the cache."""
+    return lib.qg_arena_cache_free_chunks(), lib.qg_arena_cache_hits()
+
+
+def encode_field(name: bytes, value: bytes) -> bytes | None:
+    """One QPACK field line; b"" for a field that HTTP/3 does not carry, None for one that is not
+    allowed (RFC 9114, section 4.2)."""
+    capacity = len(name) + len(value) + 16
+    out = ffi.new("uint8_t[]", capacity)
+    n = lib.qg_field_encode(name, len(name), value, len(value), out, capacity)
+    return None if n < 0 else bytes(ffi.buffer(out, n))
+
+
+def self_signed(names: str, days: int = 30) -> tuple[str, str]:
+    """A new P-256 certificate for `names` (comma-separated) and its key, as PEM."""
+    cert, key = ffi.new("char[]", 8192), ffi.new("char[]", 4096)
+    rc = lib.qg_tls_self_signed(names.encode("ascii", "replace"), days, cert, 8192, key, 4096)
+    if rc < 0:
+        raise error("argument", f"no certificate can be made for {names!r}")
+    return ffi.string(cert).decode(), ffi.string(key).decode()
+
+
+class _Strings:
+    """Keeps alive the C strings that an options struct points to."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def __call__(self, text: str | None) -> Any:
+        if text is None:
+            return ffi.NULL
+        if "\0" in text:
+            raise error("argument", f"{text!r} contains a NUL character")
+        self._kept.append(ffi.new("char[]", os.fsencode(text)))
+        return self._kept[-1]
+
+
+def _alpn(protocols: tuple[str, ...]) -> bytes:
+    names = [p.encode() for p in protocols]
+    if not names or any(not 0 < len(n) < 256 for n in names):
+        raise error("argument", f"{protocols!r} is not a list of application protocols")
+    return b"".join(bytes([len(n)]) + n for n in names)
+
+
+class Keys:
+    """A key ring (cext/src/keys.h). `secret`: 32 bytes that processes share, or None for random ones."""
+
+    def __init__(
+        self, secret: bytes | None = None, *, period_s: int = 3600, window: int = 25, origin_s: int = 0
+    ) -> None:
+        if secret is not None and len(secret) != 32:
+            raise error("argument", "a key ring's secret is 32 bytes")
+        pointer = lib.qg_keys_new(secret or ffi.NULL, period_s, window, origin_s)
+        if pointer == ffi.NULL:
+            raise error("argument", "period_s must be positive and window 1 to 64")
+        self.pointer = ffi.gc(pointer, lib.qg_keys_free)
+
+    def rotate(self, now_s: int) -> int:
+        """Move to the epoch of wall-clock second `now_s`; returns the epoch."""
+        return int(lib.qg_keys_rotate(self.pointer, now_s))
+
+
+class Configuration:
+    """TLS and transport settings, in the engine's form. Shared by any number of connections."""
+
+    def __init__(
+        self,
+        tls: ClientTls | ServerTls,
+        transport: QuicConfiguration,
+        *,
+        keys: Keys | None = None,
+        ca_file: str | None = None,
+        ca_dir: str | None = None,
+    ) -> None:
+        is_server = isinstance(tls, ServerTls)
+        problem = ffi.new("char[]", 512)
+        alpn = _alpn(tls.alpn)
+        raw = "h3" not in tls.alpn
+        pointer = lib.qg_tls_new(
+            self._tls_options(tls, alpn, keys, ca_file, ca_dir), problem, 512
+        )  # fmt: skip
+        if pointer == ffi.NULL:
+            detail = ffi.string(problem).decode(errors="replace")
+            trust = "trusted" in detail
+            raise error("trust-file" if trust else "certificate-file" if is_server else "argument", detail)
+        tls_context = ffi.gc(pointer, lib.qg_tls_free)
+        options = ffi.new("qg_config_options *")
+        lib.qg_config_defaults(options, is_server)
+        options.raw = raw
+        kept = self._fill(options, transport)
+        pointer = lib.qg_config_new(options, tls_context, problem, 512)
+        del kept
+        if pointer == ffi.NULL:
+            raise error("argument", ffi.string(problem).decode(errors="replace"))
+        self.raw = raw
+        self.alpn = tls.alpn
+        self.is_server = is_server
+        self.pointer = ffi.gc(pointer, lib.qg_config_free)
+
+    def _tls_options(
+        self,
+        tls: ClientTls | ServerTls,
+        alpn: bytes,
+        keys: Keys | None,
+        ca_file: str | None,
+        ca_dir: str | None,
+    ) -> Any:
+        strings = self._strings = _Strings()
+        options = ffi.new("qg_tls_options *")
+        options.abi = lib.QG_ABI
+        self._alpn = ffi.from_buffer(alpn)
+        options.alpn, options.alpn_len = self._alpn, len(alpn)
+        options.keylog_file = strings(tls.keylog_file)
+        options.ca_file, options.ca_dir = strings(ca_file), strings(ca_dir)
+        if isinstance(tls, ServerTls):
+            options.is_server = 1
+            options.cert_file, options.key_file = strings(tls.certfile), strings(tls.keyfile)
+            options.cert_pem, options.key_pem = strings(tls.cert_pem), strings(tls.key_pem)
+            options.verify_peer = options.require_peer = tls.ca_certs is not None
+            options.keys = keys.pointer if keys is not None else ffi.NULL
+        else:
+            options.cert_file, options.key_file = strings(tls.cert), strings(tls.key)
+            options.verify_peer = tls.verify is not False
+        return options
+
+    @staticmethod
+    def _fill(options: Any, transport: QuicConfiguration) -> Any:
+        kept = None
+        for item in dataclasses.fields(transport):
+            value = getattr(transport, item.name)
+            if value is None:
+                continue
+            if item.name == "cc_algorithm":
+                value = kept = ffi.new("char[]", str(value).encode("ascii", "replace"))
+            try:
+                setattr(options, item.name, value)
+            except (TypeError, OverflowError) as e:
+                raise error("argument", f"{item.name}={value!r}: {e}") from None
+        return kept
+
+
+def config_defaults(is_server: bool) -> dict[str, Any]:
+    """The engine's transport defaults, by name."""
+    options = ffi.new("qg_config_options *")
+    lib.qg_config_defaults(options, is_server)
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(QuicConfiguration)}
+    values["cc_algorithm"] = ffi.string(options.cc_algorithm).decode()
+    return values
+
+
+def parse_address(ip: str, port: int) -> Any | None:
+    """A numeric address in the engine's form, or None when it is not one."""
+    address = ffi.new("qg_addr *")
+    try:
+        rc = lib.qg_addr_parse(address, ip.encode("ascii"), port)
+    except UnicodeEncodeError:
+        return None
+    except OverflowError:
+        raise error("argument", f"{port} is not a port") from None
+    return address if rc == 0 else None
+
+
+def format_address(address: Any) -> tuple[str, int]:
+    """(ip, port) of an address in the engine's form."""
+    text = ffi.new("char[]", 64)
+    port = lib.qg_addr_format(ffi.addressof(address), text, 64)
+    return (ffi.string(text).decode(), int(port)) if port >= 0 else ("", 0)
+
+
+class Engine:
+    """One engine: see the rules above. Methods that return int return the C function's result."""
+
+    __slots__ = (
+        "_buffer", "_call", "_capacity", "_code", "_conn", "_event_view", "_flags", "_mark", "_memory",
+        "_next", "_out", "_out_size", "_pointer", "_ring", "_stream", "_used", "arena", "closed", "dirty",
+        "fd", "pid",
+    )  # fmt: skip
+
+    def __init__(self, on_dirty: Callable[[], None], *, keys: Keys | None = None) -> None:
+        """`on_dirty` is called when `dirty` becomes true."""
+        options = ffi.new("qg_engine_options *")
+        lib.qg_engine_defaults(options)
+        if keys is not None:
+            options.keys = keys.pointer
+        result = ffi.new("int *")
+        pointer = lib.qg_engine_new(options, result)
+        if pointer == ffi.NULL:
+            number = ffi.errno if result[0] == SYSTEM else None
+            detail = os.strerror(number) if number else ffi.string(lib.qg_error_text(result[0])).decode()
+            raise error("engine", detail, errno=number)
+        self._pointer = pointer
+        self._mark = on_dirty
+        self.dirty = False
+        self.closed = False
+        self.pid = os.getpid()
+        self.fd: int = lib.qg_engine_fd(pointer)
+        memory = self._memory = ffi.new("qg_engine_memory *")
+        lib.qg_engine_memory_of(pointer, memory)
+        events = ffi.buffer(memory.events, options.events * _EVENT.size)
+        self._event_view = memoryview(events)
+        self.arena = ffi.buffer(memory.event_arena, options.event_bytes)
+        self._ring = memoryview(ffi.buffer(memory.submissions, options.submissions * _SUBMISSION.size))
+        self._out = memoryview(ffi.buffer(memory.submission_arena, options.submission_bytes))
+        self._out_size: int = options.submission_bytes
+        self._capacity: int = options.submissions * _SUBMISSION.size
+        self._next = 0  # byte offset of the next submission
+        self._used = 0  # bytes of the submission arena
+        self._code = ffi.new("uint64_t *")
+        self._flags = ffi.new("uint32_t *")
+        self._conn = ffi.new("uint64_t *")
+        self._stream = ffi.new("uint64_t *")
+
+    # ---------------------------------------------------------------- life
+
+    def close(self) -> None:
+        """Free everything; connections are dropped without a word. Idempotent."""
+        if not self.closed:
+            self._forget()
+            lib.qg_engine_free(self._pointer)
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies of the descriptors, and leave the rest alone."""
+        if not self.closed:
+            self._forget()
+            lib.qg_engine_abandon(self._pointer)
+
+    def _forget(self) -> None:
+        self.closed = True
+        # A late use is an IndexError, not a read of freed memory.
+        self._event_view = self._ring = self._out = memoryview(b"")
+        self.arena = b""
+
+    # ---------------------------------------------------------------- turns
+
+    def drain(self) -> int:
+        """Read the network; returns the number of events, `DRAIN_MORE` added."""
+        self._used = 0
+        self.touch()
+        return int(lib.qg_engine_drain(self._pointer))
+
+    def flush(self) -> int:
+        """Send everything; returns the number of events in the ring, those of the last drain included."""
+        self._used = 0
+        self.dirty = False
+        return int(lib.qg_engine_flush(self._pointer))
+
+    def records(self, start: int, end: int) -> Iterator[Record]:
+        """The events from `start` to `end` of the ring."""
+        return _EVENT.iter_unpack(self._event_view[start * 64 : end * 64])
+
+    def take(self, record: Record) -> bytes:
+        """A copy of the event's bytes: path, head and body in one."""
+        offset = record[OFFSET]
+        taken: bytes = self.arena[offset : offset + record[PATH_LEN] + record[HEAD_LEN] + record[BODY_LEN]]
+        return taken
+
+    def touch(self) -> None:
+        """There is something to flush."""
+        if not self.dirty:
+            self.dirty = True
+            self._mark()
+
+    def set_spin(self, spin_us: int) -> None:
+        lib.qg_engine_set_spin(self._pointer, spin_us)
+
+    # ---------------------------------------------------------------- submissions
+
+    def submit(
+        self,
+        op: int,
+        flags: int,
+        conn: int,
+        stream: int,
+        token: int,
+        timeout_us: int,
+        code: int,
+        head: bytes,
+        body: bytes,
+    ) -> None:
+        """Write one submission (`qg_submission`). A body is at most `INLINE_MAX` bytes.
+
+        Raises:
+            QuicClientException: the head is larger than the arena, a megabyte.
+        """
+        n, m = len(head), len(body)
+        used = self._used
+        end = used + n + m
+        if end > self._out_size:
+            if n + m > self._out_size:
+                raise error("argument", f"a head of {n} bytes cannot be sent")
+            lib.qg_engine_submit(self._pointer)
+            used, end = 0, n + m
+        out = self._out
+        if n:
+            out[used : used + n] = head
+        if m:
+            out[used + n : end] = body
+        self._used = end
+        at = self._next
+        ring = self._ring
+        if ring[at]:  # the oldest submission still stands here: the ring is full
+            lib.qg_engine_submit(self._pointer)
+        _pack_submission(ring, at, op, flags, used, conn, stream, token, timeout_us, code, n, m, 0)
+        at += 64
+        self._next = at if at < self._capacity else 0
+        if not self.dirty:
+            self.dirty = True
+            self._mark()
+
+    def reset(self, conn: int, stream: int, code: int) -> None:
+        self.submit(OP_RESET, 0, conn, stream, 0, 0, code, b"", b"")
+
+    def release(self, conn: int, stream: int) -> None:
+        self.submit(OP_RELEASE, 0, conn, stream, 0, 0, 0, b"", b"")
+
+    def cancel(self, conn: int, token: int, code: int) -> None:
+        self.submit(OP_CANCEL, 0, conn, 0, token, 0, code, b"", b"")
+
+    def credit(self, endpoint: int, requests: int) -> None:
+        self.submit(OP_CREDIT, 0, endpoint, 0, 0, 0, requests, b"", b"")
+
+    def attach(self, conn: int, token: int) -> None:
+        self.submit(OP_ATTACH, 0, conn, 0, token, 0, 0, b"", b"")
+
+    # ---------------------------------------------------------------- endpoints
+
+    def endpoint_udp(self, ip: str, port: int, *, v6only: bool = False, fd: int = -1) -> tuple[int, int]:
+        """(endpoint, 0), or (result code, errno)."""
+        address = parse_address(ip, port)
+        if address is None:
+            return INVALID, 0
+        n = int(lib.qg_endpoint_udp(self._pointer, address, lib.QG_ENDPOINT_V6ONLY if v6only else 0, fd))
+        return n, ffi.errno if n == SYSTEM else 0
+
+    def endpoint_close(self, endpoint: int) -> int:
+        return int(lib.qg_endpoint_close(self._pointer, endpoint))
+
+    def endpoint_info(self, endpoint: int) -> dict[str, Any]:
+        info = ffi.new("qg_endpoint_info *")
+        if lib.qg_endpoint_info_of(self._pointer, endpoint, info) < 0:
+            return {}
+        return {
+            "address": format_address(info.local),
+            "capabilities": {name for name, bit in CAPABILITIES.items() if info.capabilities & bit},
+            "receive_buffer": info.receive_buffer,
+            "send_buffer": info.send_buffer,
+            "connections": info.connections,
+            "fd": info.fd,
+        }
+
+    def listen(
+        self,
+        endpoint: int,
+        configuration: Configuration,
+        *,
+        token: int,
+        credit: int,
+        max_connections: int,
+        retry: int,
+        sessions: bool,
+    ) -> int:
+        options = ffi.new("qg_listen_options *")
+        options.abi = lib.QG_ABI
+        options.flags = LISTEN_SESSIONS if sessions else 0
+        options.retry = retry
+        options.max_connections = max_connections
+        options.token = token
+        options.credit = credit
+        return int(lib.qg_listen(self._pointer, endpoint, options, configuration.pointer))
+
+    def listen_stop(self, endpoint: int) -> int:
+        self.touch()
+        return int(lib.qg_listen_stop(self._pointer, endpoint))
+
+    def listen_close(self, endpoint: int, code: int) -> int:
+        self.touch()
+        return int(lib.qg_listen_close(self._pointer, endpoint, code))
+
+    # ---------------------------------------------------------------- connections
+
+    def connect(
+        self,
+        address: Any,
+        configuration: Configuration,
+        server_name: str | None,
+        token: int,
+        timeout_us: int,
+    ) -> tuple[int, int]:
+        """(0, connection id), or (result code, errno)."""
+        self.touch()
+        name = ffi.NULL if server_name is None else server_name.encode("ascii")
+        rc = int(
+            lib.qg_connect(self._pointer, lib.QG_ENDPOINT_AUTO, address, configuration.pointer, name,
+                           token, timeout_us, self._conn)
+        )  # fmt: skip
+        return rc, self._conn[0] if rc == 0 else ffi.errno
+
+    def conn_close(self, conn: int, app: bool, code: int, reason: bytes) -> int:
+        self._used = 0
+        self.touch()
+        return int(lib.qg_conn_close(self._pointer, conn, app, code, reason, len(reason)))
+
+    def conn_finish(self, conn: int, timeout_us: int) -> int:
+        self._used = 0
+        self.touch()
+        return int(lib.qg_conn_finish(self._pointer, conn, timeout_us))
+
+    def conn_info(self, conn: int) -> dict[str, Any] | None:
+        info = ffi.new("qg_conn_info *")
+        self._used = 0
+        if lib.qg_conn_info_of(self._pointer, conn, info) < 0:
+            return None
+        return {
+            "local_address": format_address(info.local),
+            "remote_address": format_address(info.peer),
+            "alpn": bytes(ffi.buffer(info.alpn, info.alpn_len)).decode("latin-1"),
+            "server_name": bytes(ffi.buffer(info.server_name, info.server_name_len)).decode("latin-1"),
+            "is_server": bool(info.is_server),
+            "is_established": bool(info.is_established),
+            "is_resumed": bool(info.is_resumed),
+            "is_raw": bool(info.is_raw),
+            "endpoint": info.endpoint,
+            "extended_connect": bool(info.extended_connect),
+            "max_datagram": info.max_datagram,
+            "streams_left": info.streams_left,
+        }
+
+    def conn_stats(self, conn: int) -> dict[str, int] | None:
+        stats = ffi.new("qg_conn_stats *")
+        self._used = 0
+        if lib.qg_conn_stats_of(self._pointer, conn, stats) < 0:
+            return None
+        return {name: getattr(stats, name) for name, _ in ffi.typeof("qg_conn_stats").fields}
+
+    def peer_cert(self, conn: int) -> bytes | None:
+        out = ffi.new("uint8_t[]", 65536)
+        self._used = 0
+        n = lib.qg_conn_peer_cert(self._pointer, conn, out, 65536)
+        return bytes(ffi.buffer(out, n)) if n > 0 else None
+
+    # ---------------------------------------------------------------- streams
+
+    def open_stream(self, conn: int, bidi: bool, token: int, timeout_us: int) -> tuple[int, int]:
+        """(0, stream id) or (result code, 0)."""
+        self._used = 0
+        self.touch()
+        rc = int(lib.qg_stream_open(self._pointer, conn, bidi, token, timeout_us, self._stream))
+        return rc, self._stream[0] if rc == 0 else 0
+
+    def open_request(
+        self, conn: int, head: bytes, flags: int, token: int, timeout_us: int
+    ) -> tuple[int, int]:
+        """(0, stream id) or (result code, 0)."""
+        self._used = 0
+        self.touch()
+        rc = int(
+            lib.qg_stream_request(self._pointer, conn, head, len(head), flags, token, timeout_us,
+                                  self._stream)
+        )  # fmt: skip
+        return rc, self._stream[0] if rc == 0 else 0
+
+    def await_response(self, conn: int, stream: int, token: int, timeout_us: int) -> int:
+        self._used = 0
+        self.touch()
+        return int(lib.qg_stream_await_response(self._pointer, conn, stream, token, timeout_us))
+
+    def read_into(
+        self, conn: int, stream: int, buffer: Any, token: int, timeout_us: int
+    ) -> tuple[int, int, int]:
+        """(bytes or result code, flags, the peer's code)."""
+        self._used = 0
+        self.touch()
+        target = ffi.from_buffer(buffer, require_writable=True)
+        n = lib.qg_stream_read(
+            self._pointer, conn, stream, ffi.cast("uint8_t *", target), len(target), token, timeout_us,
+            self._flags, self._code,
+        )  # fmt: skip
+        ffi.release(target)
+        return n, self._flags[0], self._code[0]
+
+    def write(
+        self, conn: int, stream: int, data: Any, flags: int, token: int, timeout_us: int
+    ) -> tuple[int, int]:
+        """(bytes taken or result code, the peer's code). `data`: bytes, or any contiguous buffer."""
+        self._used = 0
+        self.touch()
+        source = data if data.__class__ is bytes else ffi.from_buffer("uint8_t[]", data)
+        n = lib.qg_stream_write(
+            self._pointer, conn, stream, source, len(data), flags, token, timeout_us, self._code
+        )  # fmt: skip
+        return n, self._code[0]
+
+    def send_trailers(self, conn: int, stream: int, head: bytes) -> int:
+        self._used = 0
+        self.touch()
+        return int(lib.qg_stream_send_trailers(self._pointer, conn, stream, head, len(head)))
+
+    def trailers(self, conn: int, stream: int) -> bytes:
+        """Field lines as in an event; b"" when there are none."""
+        out = ffi.new("uint8_t[]", 1 << 18)
+        self._used = 0
+        n = lib.qg_stream_trailers(self._pointer, conn, stream, out, 1 << 18)
+        return bytes(ffi.buffer(out, n)) if n > 0 else b""
+
+    def unwait(self, conn: int, stream: int, token: int) -> int:
+        self._used = 0
+        return int(lib.qg_stream_unwait(self._pointer, conn, stream, token))
+
+    def shutdown(self, conn: int, stream: int, sides: int, code: int) -> int:
+        self._used = 0
+        self.touch()
+        return int(lib.qg_stream_shutdown(self._pointer, conn, stream, sides, code))
+
+    # ---------------------------------------------------------------- counters
+
+    def counters(self) -> dict[str, int]:
+        """The engine's counters, by the names of `qg_counters`."""
+        counters = self._memory.counters
+        return {name: getattr(counters, name) for name, _ in ffi.typeof("qg_counters").fields}

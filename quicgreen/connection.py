@@ -1,0 +1,314 @@
+"""One QUIC connection, as a client opened it or a server's session accepted it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gevent.event import Event
+
+from . import _engine
+from ._engine import ACCEPTED, CLOSED_EVENT, CODE, CONN, CONNECTED, FLAGS, GOAWAY, OFFSET, STREAM, TYPE
+from .configuration import microseconds
+from .exceptions import QuicException, code_name, error
+from .stats import ConnectionStats
+from .stream import H3_NO_ERROR, Stream, stream_error
+
+if TYPE_CHECKING:
+    from ._engine import Configuration, Record
+    from .hub import Runtime
+    from .messages import Request
+
+# Codes with which a peer says that we broke the protocol, not that it is busy or done.
+_OUR_BREACH_H3 = {0x101, 0x103, 0x104, 0x105, 0x106, 0x108, 0x109, 0x10A, 0x10E, 0x200, 0x201, 0x202}
+_NOT_A_BREACH = {0x0, 0x1, 0x2, 0xB, 0xC, 0x10}
+
+
+def closing_error(flags: int, code: int, text: str) -> QuicException:
+    """The exception for the end of a connection (`QG_EVENT_CLOSED`)."""
+    remote = bool(flags & _engine.REMOTE)
+    if flags & _engine.ICMP:
+        return error("unreachable", text, errno=code, request_sent=False)
+    if flags & _engine.VERSION:
+        return error("version", remote=True, request_sent=False)
+    if flags & _engine.TIMED_OUT:
+        established = flags & _engine.ESTABLISHED
+        return error("idle-timeout" if established else "handshake-timeout", request_sent=bool(established))
+    if flags & _engine.LOST:
+        return error("lost", remote=True)
+    if flags & _engine.TLS_ALERT:
+        certificate = not remote and text.startswith("invalid certificate: ")
+        detail = text.removeprefix("invalid certificate: ") if certificate else text
+        return error(
+            "certificate" if certificate else "alert",
+            detail,
+            wire_code=code,
+            remote=remote,
+            request_sent=False,
+        )
+    application = bool(flags & _engine.APP)
+    name = code_name(code, application)
+    detail = f"{name}: {text}" if text else name
+    if code == (H3_NO_ERROR if application else 0) or (application and code == 0):
+        cause = "closed-by-peer" if remote else "closed-here"
+        return error(cause, text, wire_code=code, remote=remote)
+    if not remote:
+        return error("violation-by-peer", detail, wire_code=code)
+    ours = code in _OUR_BREACH_H3 if application else code not in _NOT_A_BREACH
+    return error("violation-here" if ours else "closed-by-peer", detail, wire_code=code, remote=True)
+
+
+class BaseConnection:
+    """What both sides' connections share.
+
+    Attributes:
+        id: the engine's connection id.
+        alpn: the application protocol that was agreed on; "" before.
+        closed: it is over.
+    """
+
+    def __init__(self, runtime: Runtime, conn: int) -> None:
+        self._runtime = runtime
+        self._engine = runtime.engine
+        self._why: tuple[int, int, str] | None = None
+        self._closed_event = Event()
+        self._opened: deque[Any] = deque()  # RAW streams' events, or requests, not accepted yet
+        self._opened_event = Event()
+        self.id = conn
+        self.alpn = ""
+        self.draining = False
+        self.on_closed: Callable[[], None] | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self._why is not None or self._engine.closed
+
+    def closing_error(self) -> QuicException | None:
+        """Why it is over, as an exception to raise; None while it is not."""
+        return None if self._why is None else closing_error(*self._why)
+
+    def _on_event(self, record: Record) -> None:
+        """In the hub's greenlet: note what happened, wake who waits."""
+        kind = record[TYPE]
+        if kind == CLOSED_EVENT:
+            start = record[OFFSET]
+            text = self._engine.arena[start : start + record[_engine.HEAD_LEN]]
+            self._why = (record[FLAGS], record[CODE], bytes(text).decode("utf-8", "replace"))
+            self._end()
+        elif kind in (CONNECTED, ACCEPTED):
+            start = record[OFFSET]
+            alpn = self._engine.arena[start : start + record[_engine.HEAD_LEN]]
+            self.alpn = bytes(alpn).decode("latin-1")
+        elif kind == GOAWAY:
+            self.draining = True
+        else:
+            self._opened.append(record)
+            self._opened_event.set()
+
+    def _end(self) -> None:
+        self._closed_event.set()
+        self._opened_event.set()
+        if self.on_closed is not None:
+            self.on_closed()
+
+    def _check(self) -> None:
+        self._runtime.check("this connection")
+        if self._why is not None:
+            raise closing_error(*self._why)
+
+    def _accept(self, timeout: float | None) -> Any:
+        """What the peer opened next; None when the connection ended or `timeout` passed."""
+        self._runtime.check("this connection")
+        if not self._opened and self._why is None:
+            self._opened_event.clear()
+            self._runtime.reference()
+            try:
+                self._opened_event.wait(timeout)
+            finally:
+                self._runtime.unreference()
+        return self._opened.popleft() if self._opened else None
+
+    def accept_stream(self, timeout: float | None = None) -> Stream | None:
+        """Wait for a stream that the peer opens (RAW connections only). None when `timeout` seconds
+        passed or the connection ended."""
+        record = self._accept(timeout)
+        if record is None:
+            return None
+        bidi = record[STREAM] & 2 == 0
+        return Stream(self._runtime, record[CONN], record[STREAM], raw=True, owner=self, write_ended=not bidi)
+
+    def open_stream(self, *, bidi: bool = True, timeout: float | None = 60.0) -> Stream:
+        """Open a stream (RAW connections only), waiting while the peer's limit does not allow it.
+
+        Raises:
+            QuicTimeoutException: it was not allowed in time.
+            QuicClientException: the connection speaks HTTP/3.
+        """
+        runtime = self._runtime
+        while True:
+            self._check()
+            token = runtime.new_token()
+            rc, stream = self._engine.open_stream(self.id, bidi, token, microseconds(timeout))
+            if rc == 0:
+                return Stream(
+                    runtime, self.id, stream, raw=True, owner=self, read_ended=not bidi, timeout=timeout
+                )
+            self.await_opening(rc, token)
+
+    def await_opening(self, rc: int, token: int) -> None:
+        """`rc` came from a try to open a stream: wait until another try may succeed, or raise."""
+        if rc != _engine.AGAIN:
+            raise self.closing_error() or stream_error(-rc, 0, sent=False)
+        try:
+            record = self._runtime.wait(token)
+        except BaseException:
+            if not self._engine.closed:
+                self._engine.cancel(self.id, token, 0)
+            raise
+        if record[TYPE] == _engine.DEADLINE:
+            raise error("deadline", "the peer allows no further stream", request_sent=False)
+        if record[TYPE] == _engine.STREAM_ERROR:
+            why = self.closing_error()
+            raise why or stream_error(record[_engine.STATUS], record[CODE], sent=False)
+
+    def info(self) -> dict[str, Any]:
+        """Addresses, protocol, name and limits, as the engine knows them; {} when it is gone."""
+        self._runtime.check("this connection")
+        return self._engine.conn_info(self.id) or {}
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """(ip, port) of the peer."""
+        address: tuple[str, int] = self.info().get("remote_address", ("", 0))
+        return address
+
+    def stats(self) -> ConnectionStats | None:
+        """Counters of the connection and its path; None when it is gone."""
+        self._runtime.check("this connection")
+        values = self._engine.conn_stats(self.id)
+        return None if values is None else ConnectionStats(**values)
+
+    def peer_cert(self) -> bytes | None:
+        """The peer's certificate (DER)."""
+        self._runtime.check("this connection")
+        return self._engine.peer_cert(self.id)
+
+    def close(self, code: int | None = None, reason: str = "", *, timeout: float | None = 1.0) -> None:
+        """Close the connection. Idempotent.
+
+        Without a code: what was written is delivered first, for at most `timeout` seconds, which this
+        waits for; `None` does not wait, and takes a second at most. With an application error code: at
+        once. Whoever waits on the connection gets QuicConnectionException.
+        """
+        if self._why is not None or self._engine.closed:
+            return
+        self._runtime.check("this connection")
+        if code is not None:
+            self._engine.conn_close(self.id, True, code, reason.encode())
+        else:
+            self._engine.conn_finish(self.id, microseconds(1.0 if timeout is None else timeout))
+        if timeout is not None:
+            self._runtime.reference()
+            try:
+                self._closed_event.wait(timeout + 0.5)
+            finally:
+                self._runtime.unreference()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self.alpn or "connecting"
+        return f"<{type(self).__name__} {self.id:#x} ({state})>"
+
+
+class ClientConnection(BaseConnection):
+    """A connection that was opened here. `quicgreen.connect` makes one with HTTP on top."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        address: Any,
+        configuration: Configuration,
+        server_name: str | None,
+        timeout: float | None,
+    ) -> None:
+        """Begin the handshake: it goes on in the background (`wait_established`)."""
+        runtime.check("this runtime")
+        super().__init__(runtime, 0)
+        self._configuration = configuration  # the engine has its own reference; this keeps it findable
+        self._token = runtime.new_token()
+        self._established = Event()
+        runtime.targets[self._token] = self._on_event
+        rc, value = self._engine.connect(
+            address, configuration, server_name, self._token, microseconds(timeout)
+        )
+        if rc < 0:
+            del runtime.targets[self._token]
+            if rc == _engine.INVALID:
+                raise error("argument", f"{server_name!r} is not a server name")
+            cause = "limit" if rc == _engine.LIMIT else "engine"
+            raise error(cause, errno=value if rc == _engine.SYSTEM else None)
+        self.id = value
+        self.opened_at = time.monotonic()
+        self.in_flight = 0
+        """Requests under way, as the pool counts them."""
+
+    def _on_event(self, record: Record) -> None:
+        super()._on_event(record)
+        if record[TYPE] == CONNECTED:
+            self._established.set()
+
+    def _end(self) -> None:
+        self._runtime.targets.pop(self._token, None)
+        self._established.set()
+        super()._end()
+
+    @property
+    def usable(self) -> bool:
+        """New requests may be sent, or will be once the handshake is done."""
+        return self._why is None and not self.draining
+
+    def wait_established(self) -> None:
+        """Wait until the handshake is done; raises why it failed. Its deadline was given at the start."""
+        if not self._established.is_set():
+            self._runtime.reference()
+            try:
+                self._established.wait()
+            finally:
+                self._runtime.unreference()
+        self._check()
+
+
+class ServerConnection(BaseConnection):
+    """A connection that a server accepted, for servers that handle sessions and not single requests."""
+
+    def __init__(self, runtime: Runtime, record: Record, server: Any) -> None:
+        super().__init__(runtime, record[CONN])
+        self._server = server
+        self._token = runtime.new_token()
+        runtime.targets[self._token] = self._on_event
+        self._engine.attach(self.id, self._token)
+        self._on_event(record)
+
+    def _end(self) -> None:
+        self._runtime.targets.pop(self._token, None)
+        super()._end()
+
+    def _on_event(self, record: Record) -> None:
+        if record[TYPE] == _engine.REQUEST:
+            # Its bytes die with this turn, so the request is made now.
+            self._opened.append(self._server.new_request(record))
+            self._opened_event.set()
+        else:
+            super()._on_event(record)
+
+    def accept_request(self, timeout: float | None = None) -> Request | None:
+        """Wait for the next request. None when `timeout` seconds passed or the connection ended."""
+        request: Request | None = self._accept(timeout)
+        return request

@@ -1,0 +1,400 @@
+"""What can go wrong, told once.
+
+    QuicException(OSError)
+    ├── QuicConnectionException(ConnectionError)   the connection ended or could not be kept
+    ├── QuicStreamException                        one request or stream failed; the others go on
+    ├── QuicTlsHandshakeException                  certificate, name, protocol or another TLS alert
+    ├── QuicTimeoutException(TimeoutError)         a deadline passed
+    ├── QuicTransportException                     QUIC or HTTP/3 was violated, or no common version
+    │   └── QuicErrorUnknownFrame                  ... by a frame nobody knows
+    ├── QuicServerException                        a server could not start or go on
+    ├── QuicClientException                        used in a way that cannot work
+    └── QuicSocketException(ConnectionError)       the network: no name, no route, nobody there
+
+    QuicWarning(UserWarning)
+    ├── QuicWarningInvalidParameters
+    ├── QuicWarningConnectionSlow
+    ├── QuicWarningDeprecatedFeature
+    └── QuicWarningPartialData
+
+`CAUSES` is the one table from what happened to class, code, words and advice; every layer raises through
+`error()`, and the reference page is made from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUIC_ERROR_OK = 0
+QUIC_ERROR_TIMEOUT = 1
+QUIC_ERROR_INVALID_STATE = 2
+QUIC_ERROR_CONNECTION_LOST = 3
+QUIC_ERROR_HANDSHAKE_FAILED = 4
+QUIC_ERROR_STREAM_ERROR = 5
+QUIC_ERROR_TRANSPORT_ERROR = 6
+QUIC_ERROR_INTERNAL = 7
+QUIC_ERROR_UNSUPPORTED_VERSION = 8
+
+
+class QuicException(OSError):
+    """Base of everything that quicgreen raises."""
+
+    cause: str = ""
+    """Key in `CAUSES`."""
+
+    code: int = QUIC_ERROR_INTERNAL
+    """One of the `QUIC_ERROR_*` constants."""
+
+    wire_code: int | None = None
+    """The error code that crossed the network: HTTP/3's (RFC 9114, section 8.1), QPACK's, or QUIC's
+    (RFC 9000, section 20.1)."""
+
+    remote: bool = False
+    """The peer said so; else it was found out here."""
+
+    request_sent: bool = True
+    """False when it is certain that nothing of the request left: it may be sent again."""
+
+
+class QuicConnectionException(QuicException, ConnectionError):
+    """The connection ended or could not be kept. You do not get this for a failure of the network
+    before there was a connection (`QuicSocketException`) or of TLS (`QuicTlsHandshakeException`)."""
+
+
+class QuicStreamException(QuicException):
+    """One request or stream failed; the connection and its other streams go on."""
+
+
+class QuicTlsHandshakeException(QuicException):
+    """The TLS handshake failed: certificate, name, protocol, or another alert (RFC 8446, section 6)."""
+
+
+class QuicTimeoutException(QuicException, TimeoutError):
+    """A deadline passed. What was waited for is given up; the connection stays usable unless it was the
+    handshake or the idle timeout that passed."""
+
+
+class QuicTransportException(QuicException):
+    """QUIC or HTTP/3 was violated by one side, or there is no common version."""
+
+
+class QuicErrorUnknownFrame(QuicTransportException):
+    """A frame of a type that nobody knows where none may be."""
+
+
+class QuicServerException(QuicException):
+    """A server could not start or go on."""
+
+
+class QuicClientException(QuicException):
+    """Something was used in a way that cannot work; nothing was sent."""
+
+
+class QuicSocketException(QuicException, ConnectionError):
+    """The network: no such name, no route, or nobody listens there. `errno` tells when the system did."""
+
+
+class QuicWarning(UserWarning):
+    """Base of quicgreen's warnings. They are issued with `warnings.warn` and never raised."""
+
+
+class QuicWarningInvalidParameters(QuicWarning):
+    """An option that is not known was given."""
+
+
+class QuicWarningConnectionSlow(QuicWarning):
+    """A handshake or a round trip took unusually long."""
+
+
+class QuicWarningDeprecatedFeature(QuicWarning):
+    """A renamed option was used by its old name."""
+
+
+class QuicWarningPartialData(QuicWarning):
+    """A body or a datagram was shorter than announced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A row of the table."""
+
+    exception: type[QuicException]
+    code: int
+    message: str
+    advice: str
+
+
+CAUSES: dict[str, Cause] = {
+    "handshake-timeout": Cause(
+        QuicTimeoutException,
+        QUIC_ERROR_TIMEOUT,
+        "Connection handshake took too long",
+        "check that UDP reaches the server's port, or raise timeout=",
+    ),
+    "idle-timeout": Cause(
+        QuicTimeoutException,
+        QUIC_ERROR_TIMEOUT,
+        "nothing came from the peer for the idle timeout",
+        "open a new connection; raise max_idle_ms on both sides for longer pauses",
+    ),
+    "deadline": Cause(
+        QuicTimeoutException,
+        QUIC_ERROR_TIMEOUT,
+        "timed out",
+        "try again, or raise timeout=; the connection is still good",
+    ),
+    "pool-timeout": Cause(
+        QuicTimeoutException,
+        QUIC_ERROR_TIMEOUT,
+        "no connection of the pool became free in time",
+        "close responses that are not read to their end, or raise limits=",
+    ),
+    "certificate": Cause(
+        QuicTlsHandshakeException,
+        QUIC_ERROR_HANDSHAKE_FAILED,
+        "TLS handshake failed: invalid certificate",
+        "check the server's certificate and name; verify='ca.pem' trusts a private authority",
+    ),
+    "alert": Cause(
+        QuicTlsHandshakeException,
+        QUIC_ERROR_HANDSHAKE_FAILED,
+        "TLS handshake failed",
+        "check certificates and application protocols (ALPN) on both sides",
+    ),
+    "version": Cause(
+        QuicTransportException,
+        QUIC_ERROR_UNSUPPORTED_VERSION,
+        "no common QUIC version",
+        "the peer does not speak QUIC version 1 (RFC 9000)",
+    ),
+    "name": Cause(
+        QuicSocketException,
+        QUIC_ERROR_CONNECTION_LOST,
+        "the host's name could not be resolved",
+        "check the name and the resolver",
+    ),
+    "unreachable": Cause(
+        QuicSocketException,
+        QUIC_ERROR_CONNECTION_LOST,
+        "the host cannot be reached",
+        "check address, port and firewall: QUIC needs UDP",
+    ),
+    "closed-by-peer": Cause(
+        QuicConnectionException,
+        QUIC_ERROR_CONNECTION_LOST,
+        "the peer closed the connection",
+        "open a new connection",
+    ),
+    "closed-here": Cause(
+        QuicConnectionException,
+        QUIC_ERROR_CONNECTION_LOST,
+        "the connection was closed",
+        "open a new connection",
+    ),
+    "lost": Cause(
+        QuicConnectionException,
+        QUIC_ERROR_CONNECTION_LOST,
+        "the peer no longer knows the connection (it was restarted)",
+        "open a new connection",
+    ),
+    "violation-by-peer": Cause(
+        QuicTransportException,
+        QUIC_ERROR_TRANSPORT_ERROR,
+        "the peer broke the protocol",
+        "the connection is closed; report this to who runs the peer",
+    ),
+    "violation-here": Cause(
+        QuicTransportException,
+        QUIC_ERROR_TRANSPORT_ERROR,
+        "the peer says that we broke the protocol",
+        "the connection is closed; please report this to quicgreen",
+    ),
+    "unknown-frame": Cause(
+        QuicErrorUnknownFrame,
+        QUIC_ERROR_TRANSPORT_ERROR,
+        "Received unknown QUIC frame type",
+        "the connection is closed; the peer speaks an extension that was not agreed on",
+    ),
+    "reset": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the peer reset the stream",
+        "try again if the request is idempotent; other requests are not affected",
+    ),
+    "stopped": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the peer stopped reading the stream",
+        "look at the response, which may tell why; other requests are not affected",
+    ),
+    "refused": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the peer did not process the request",
+        "send it again: nothing was done",
+    ),
+    "malformed": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the message is malformed",
+        "report this to who runs the peer; other requests are not affected",
+    ),
+    "head-too-large": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the message's head is too large",
+        "send fewer or shorter fields, or raise max_field_section_size on the receiving side",
+    ),
+    "body-too-large": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the body is larger than the limit",
+        "read it in pieces, or raise the limit",
+    ),
+    "http-status": Cause(
+        QuicClientException,
+        QUIC_ERROR_OK,
+        "the server answered with an error",
+        "look at the response: exception.response",
+    ),
+    "content-length": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the body does not have the length that its content-length field says",
+        "leave content-length out, or give a body of that length",
+    ),
+    "stream-gone": Cause(
+        QuicStreamException,
+        QUIC_ERROR_INVALID_STATE,
+        "the stream has ended",
+        "nothing more can be read or written on it",
+    ),
+    "state": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "not possible in this state",
+        "see the method's description for when it may be called",
+    ),
+    "argument": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "wrong argument",
+        "see the method's description",
+    ),
+    "thread": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "used from another thread than the one it belongs to",
+        "open it in the thread that uses it: every thread has an engine of its own",
+    ),
+    "fork": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "opened before fork",
+        "connections and servers stay with the process that made them: open new ones after fork",
+    ),
+    "bind": Cause(
+        QuicServerException,
+        QUIC_ERROR_INTERNAL,
+        "the address cannot be bound",
+        "choose a free port and one of this host's addresses",
+    ),
+    "certificate-file": Cause(
+        QuicServerException,
+        QUIC_ERROR_INTERNAL,
+        "the certificate or key cannot be used",
+        "both must be PEM files, and the key must be the certificate's",
+    ),
+    "trust-file": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the trusted certificates cannot be used",
+        "verify= must name a PEM file or an OpenSSL-style folder",
+    ),
+    "engine": Cause(
+        QuicException,
+        QUIC_ERROR_INTERNAL,
+        "Unable to initialize QUIC context",
+        "descriptors or memory ran out: see ulimit -n and the system's log",
+    ),
+    "limit": Cause(
+        QuicClientException,
+        QUIC_ERROR_INTERNAL,
+        "a limit was reached",
+        "close what is no longer used",
+    ),
+}
+
+
+def error(
+    cause: str,
+    detail: str = "",
+    *,
+    wire_code: int | None = None,
+    remote: bool = False,
+    request_sent: bool = True,
+    errno: int | None = None,
+) -> QuicException:
+    """The exception for `cause`, ready to be raised: what, the detail, and what to do next."""
+    row = CAUSES[cause]
+    what = f"{row.message}: {detail}" if detail else row.message
+    exception = row.exception(f"{what} ({row.advice})")
+    exception.cause = cause
+    exception.code = row.code
+    exception.wire_code = wire_code
+    exception.remote = remote
+    exception.request_sent = request_sent
+    if errno is not None:
+        exception.errno = errno
+    return exception
+
+
+H3_ERRORS = {
+    0x100: "H3_NO_ERROR",
+    0x101: "H3_GENERAL_PROTOCOL_ERROR",
+    0x102: "H3_INTERNAL_ERROR",
+    0x103: "H3_STREAM_CREATION_ERROR",
+    0x104: "H3_CLOSED_CRITICAL_STREAM",
+    0x105: "H3_FRAME_UNEXPECTED",
+    0x106: "H3_FRAME_ERROR",
+    0x107: "H3_EXCESSIVE_LOAD",
+    0x108: "H3_ID_ERROR",
+    0x109: "H3_SETTINGS_ERROR",
+    0x10A: "H3_MISSING_SETTINGS",
+    0x10B: "H3_REQUEST_REJECTED",
+    0x10C: "H3_REQUEST_CANCELLED",
+    0x10D: "H3_REQUEST_INCOMPLETE",
+    0x10E: "H3_MESSAGE_ERROR",
+    0x10F: "H3_CONNECT_ERROR",
+    0x110: "H3_VERSION_FALLBACK",
+    0x200: "QPACK_DECOMPRESSION_FAILED",
+    0x201: "QPACK_ENCODER_STREAM_ERROR",
+    0x202: "QPACK_DECODER_STREAM_ERROR",
+}
+"""RFC 9114, section 8.1; RFC 9204, section 6; RFC 9297 has none."""
+
+TRANSPORT_ERRORS = {
+    0x0: "NO_ERROR",
+    0x1: "INTERNAL_ERROR",
+    0x2: "CONNECTION_REFUSED",
+    0x3: "FLOW_CONTROL_ERROR",
+    0x4: "STREAM_LIMIT_ERROR",
+    0x5: "STREAM_STATE_ERROR",
+    0x6: "FINAL_SIZE_ERROR",
+    0x7: "FRAME_ENCODING_ERROR",
+    0x8: "TRANSPORT_PARAMETER_ERROR",
+    0x9: "CONNECTION_ID_LIMIT_ERROR",
+    0xA: "PROTOCOL_VIOLATION",
+    0xB: "INVALID_TOKEN",
+    0xC: "APPLICATION_ERROR",
+    0xD: "CRYPTO_BUFFER_EXCEEDED",
+    0xE: "KEY_UPDATE_ERROR",
+    0xF: "AEAD_LIMIT_REACHED",
+    0x10: "NO_VIABLE_PATH",
+}
+"""RFC 9000, section 20.1."""
+
+
+def code_name(code: int, application: bool) -> str:
+    """The RFC's name for a wire code, or its number."""
+    return (H3_ERRORS if application else TRANSPORT_ERRORS).get(code, f"0x{code:x}")

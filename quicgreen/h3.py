@@ -1,0 +1,191 @@
+"""HTTP requests over one connection: a head and a body go out, a `Response` comes back.
+
+A request without a body, or with a small one, is one submission and one event. Any other is sent as the
+server takes it, on a stream of its own.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from . import _engine, fields
+from ._engine import (
+    BODY_LEN,
+    CODE,
+    CONN,
+    DEADLINE,
+    FIN,
+    FLAGS,
+    HEAD_LEN,
+    INLINE_MAX,
+    MORE,
+    OFFSET,
+    OP_REQUEST,
+    RESPONSE,
+    STATUS,
+    STREAM,
+    TYPE,
+)
+from .configuration import Timeout, microseconds
+from .connection import ClientConnection
+from .exceptions import QuicException, error
+from .messages import Response, as_bytes, pieces
+from .stream import H3_REQUEST_CANCELLED, Stream, stream_error
+
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIN_HEAD = FIN | _engine.HEAD
+
+
+def head_prefix(method: str, authority: str) -> bytes:
+    """:method, :scheme and :authority, encoded."""
+    if not isinstance(method, str) or not _METHOD.fullmatch(method):
+        raise error("argument", f"{method!r} is not a method (RFC 9110, section 9.1)")
+    return (
+        fields.line(":method", method)
+        + fields.line(":scheme", "https")
+        + fields.line(":authority", authority)
+    )
+
+
+def encode_body(data: Any, json: Any) -> tuple[Any, dict[str, str]]:
+    """(body, fields that it brings): bytes, None, or something to be sent in pieces."""
+    if json is not None:
+        if data is not None:
+            raise error("argument", "data and json exclude each other")
+        text = json_module.dumps(json, separators=(",", ":"))
+        return text.encode(), {"content-type": "application/json"}
+    if data is None or data.__class__ is bytes:
+        return data, {}
+    if isinstance(data, str):
+        return data.encode(), {"content-type": "text/plain; charset=utf-8"}
+    if isinstance(data, Mapping):
+        form = urlencode(data, doseq=True).encode()
+        return form, {"content-type": "application/x-www-form-urlencoded"}
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(as_bytes(data)), {}
+    return data, {}
+
+
+def exchange(
+    connection: ClientConnection,
+    method: str,
+    url: str,
+    head: bytes,
+    body: Any,
+    limit: Timeout,
+    on_done: Callable[[Any], None] | None,
+) -> Response:
+    """Send a request and wait for its response's head.
+
+    `on_done(connection)` is called when the response's body ended or was given up, and not when this
+    raises.
+    """
+    if body is not None and (body.__class__ is not bytes or len(body) > INLINE_MAX):
+        return _upload(connection, method, url, head, body, limit, on_done)
+    if body is None:
+        body = b""
+    else:
+        head += fields.length_line(len(body))
+    runtime = connection._runtime
+    engine = runtime.engine
+    token = runtime.new_token()
+    started = time.monotonic()
+    engine.submit(
+        OP_REQUEST,
+        _FIN_HEAD if method == "HEAD" else FIN,
+        connection.id,
+        0,
+        token,
+        limit.read_us,
+        0,
+        head,
+        body,
+    )
+    try:
+        record = runtime.wait(token)
+    except BaseException:
+        if not engine.closed:
+            engine.cancel(connection.id, token, H3_REQUEST_CANCELLED)
+        raise
+    if record[TYPE] != RESPONSE:
+        raise _failure(connection, record, limit)
+    offset = record[OFFSET]
+    data = engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
+    elapsed = time.monotonic() - started
+    return Response(connection, record, data, method, url, elapsed, limit.read, on_done)
+
+
+def _upload(
+    connection: ClientConnection,
+    method: str,
+    url: str,
+    head: bytes,
+    body: Any,
+    limit: Timeout,
+    on_done: Callable[[Any], None] | None,
+) -> Response:
+    """A request whose body is sent as the server takes it."""
+    runtime = connection._runtime
+    engine = runtime.engine
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        head += fields.length_line(len(body))
+    while True:
+        token = runtime.new_token()
+        rc, number = engine.open_request(connection.id, head, 0, token, microseconds(limit.pool))
+        if rc == 0:
+            break
+        connection.await_opening(rc, token)
+    stream = Stream(runtime, connection.id, number, timeout=limit.write, owner=connection)
+    started = time.monotonic()
+    try:
+        _send_body(stream, body)
+        token = runtime.new_token()
+        rc = engine.await_response(connection.id, number, token, limit.read_us)
+        if rc != _engine.AGAIN:
+            raise connection.closing_error() or stream_error(-rc, 0)
+        record = runtime.wait(token)
+        if record[TYPE] != RESPONSE:
+            raise _failure(connection, record, limit)
+    except BaseException:
+        stream.release()
+        raise
+    stream.timeout = limit.read
+    data = engine.take(record)
+    elapsed = time.monotonic() - started
+    return Response(connection, record, data, method, url, elapsed, limit.read, on_done, stream)
+
+
+def _send_body(stream: Stream, body: Any) -> None:
+    parts = (body,) if isinstance(body, (bytes, bytearray, memoryview)) else pieces(body)
+    try:
+        for part in parts:
+            stream.write(part)
+        stream.finish()
+    except QuicException as e:
+        # The server has read enough: it answers without the rest (RFC 9114, section 4.1).
+        if e.cause != "stopped":
+            raise
+        stream._write_ended = True
+
+
+def _failure(connection: ClientConnection, record: Any, limit: Timeout) -> QuicException:
+    """What the event says, which is not a response."""
+    engine = connection._engine
+    if record[TYPE] == DEADLINE:
+        if record[CONN]:
+            engine.reset(record[CONN], record[STREAM], H3_REQUEST_CANCELLED)
+        return error("deadline", f"no response in {limit.read} s")
+    unsent = bool(record[FLAGS] & MORE)
+    if record[STATUS] in (-_engine.CLOSED, -_engine.GONE):
+        why = connection.closing_error()
+        if why is not None:
+            why.request_sent = not unsent
+            return why
+    if record[CONN] and not unsent:
+        engine.release(record[CONN], record[STREAM])
+    return stream_error(record[STATUS], record[CODE], sent=not unsent)

@@ -1,0 +1,238 @@
+"""The bridge to gevent: one engine per hub, one watcher, one dispatch, one flush.
+
+The only module that knows gevent's hub and loop.
+
+One turn of the loop
+    the engine's descriptor is readable -> drain (one C call) -> each event is handed to the callable that
+    its token names, which for a waiting greenlet is its `switch`: it runs at once, until it waits again
+    -> other callbacks of the loop run -> before the loop sleeps: flush (one C call).
+
+Rules
+1. Tokens are never used again, so an event for somebody who is gone finds nobody.
+2. Everything runs in the hub's greenlet except what it switches to. Nothing here logs, warns, locks,
+   stores, or calls into an application: an application runs in greenlets of its own.
+3. The loop is kept alive exactly while somebody waits or a server is started: an idle pool lets a script
+   end, and a `get()` in the main greenlet never raises LoopExit.
+4. An exception out of a greenlet does not stop the dispatch: what was read is dispatched to the last
+   event.
+5. A thread has its own hub and so its own engine; objects know theirs. After fork the child has neither:
+   its copies of descriptors are closed, and what was open says so when it is used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import gevent
+from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+from gevent.exceptions import BlockingSwitchOutError, InvalidSwitchError
+from gevent.hub import get_hub
+from greenlet import getcurrent, greenlet
+
+from . import _engine
+from ._engine import DRAIN_MORE, TOKEN, Engine, Record
+from .exceptions import error
+
+thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
+"""The thread's own number, also when threading was patched."""
+
+# The hub's own switch first asks the caller whether it is the hub, which `wait` has done.
+_switch = greenlet.switch
+
+_READ = 1  # libev's EV_READ and libuv's UV_READABLE
+
+_SPIN_ROUNDS = 64
+"""Turns that a spinning flush may take before the loop's other watchers get theirs."""
+
+_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+class Runtime:
+    """The engine of one hub, and who waits for what."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self.thread = thread_id()
+        self.pid = os.getpid()
+        self.forked = False
+        self.targets: dict[int, Callable[[Record], Any]] = {}
+        """Who is told of events with a token."""
+        self.new_token: Callable[[], int] = itertools.count(1).__next__
+        self.attachments: dict[str, Any] = {}
+        """Things that live as long as the hub, by name: the default session."""
+        self.dropped: deque[tuple[int, int, Callable[[Any], None] | None, Any]] = deque()
+        """Responses that were forgotten before their end: (connection, stream, what to call, with what).
+        Finalizers add to it, from whichever thread they run in."""
+        self._seen = 0  # events of the ring that were dispatched
+        self._references = 0
+        loop = hub.loop
+        # libuv runs its prepare watchers before gevent runs callbacks, so a flush there would miss what
+        # they say; a callback of our own comes after those that are already waiting.
+        self._uses_prepare = "libuv" not in type(loop).__module__
+        self.engine = Engine(self._on_dirty)
+        _engine.install_arena_cache()
+        self._io = loop.io(self.engine.fd, _READ, ref=False)
+        self._io.start(self._on_readable)
+        self._prepare = None
+        if self._uses_prepare:
+            # At the lowest priority it runs after gevent's own prepare watcher, which runs callbacks.
+            self._prepare = loop.prepare(ref=False, priority=loop.MINPRI)
+            self._prepare.start(self._on_prepare)
+        _runtimes.add(self)
+
+    # ---------------------------------------------------------------- turns
+
+    def _on_dirty(self) -> None:
+        if not self._uses_prepare:
+            self.hub.loop.run_callback(self._on_prepare)
+
+    def _on_readable(self) -> None:
+        n = self.engine.drain()
+        if n > 0:
+            count = n & ~DRAIN_MORE
+            self._seen = count
+            if count:
+                self._dispatch(self.engine.records(0, count))
+            if n >= DRAIN_MORE:
+                self.hub.loop.run_callback(self._on_readable)
+        else:
+            self._seen = 0
+
+    def _on_prepare(self) -> None:
+        engine = self.engine
+        while self.dropped:
+            conn, stream, done, owner = self.dropped.popleft()
+            engine.release(conn, stream)
+            if done is not None:
+                done(owner)
+        for _ in range(_SPIN_ROUNDS):
+            if not engine.dirty:
+                return
+            count = engine.flush()
+            if count <= self._seen:
+                return
+            start, self._seen = self._seen, count
+            self._dispatch(engine.records(start, count))
+        self.hub.loop.run_callback(self._on_prepare)
+
+    def flush(self) -> None:
+        """Send what is to be sent now; what happens meanwhile is dispatched at the next turn."""
+        self.engine.flush()
+        self.engine.touch()
+
+    def _dispatch(self, records: Any) -> None:
+        target_of = self.targets.get
+        while True:
+            try:
+                for record in records:
+                    target = target_of(record[3])
+                    if target is not None:
+                        target(record)
+                break
+            except BaseException:
+                # From a raw greenlet, or thrown at the hub. The loop goes on with the next record.
+                self.hub.handle_error(self, *sys.exc_info())
+
+    # ---------------------------------------------------------------- waiting
+
+    def wait(self, token: int) -> Record:
+        """Sleep until the event with this token; returns it.
+
+        Whatever is thrown into the greenlet comes out here, and the token is forgotten: the caller
+        withdraws the wait in the engine."""
+        current = getcurrent()
+        if current is self.hub:
+            raise BlockingSwitchOutError("waiting for the network is not possible in the hub")
+        self._references += 1
+        if self._references == 1:
+            self._io.ref = True
+        self.targets[token] = current.switch
+        try:
+            record = _switch(self.hub)
+            if record.__class__ is not tuple or record[TOKEN] != token:
+                raise InvalidSwitchError(f"switched to with {record!r} while waiting for the engine")
+            return record
+        finally:
+            del self.targets[token]
+            self._references -= 1
+            if self._references == 0 and not self.engine.closed:
+                self._io.ref = False
+
+    def reference(self) -> None:
+        """Keep the loop alive."""
+        self._references += 1
+        if self._references == 1:
+            self._io.ref = True
+
+    def unreference(self) -> None:
+        self._references -= 1
+        if self._references == 0 and not self.engine.closed:
+            self._io.ref = False
+
+    # ---------------------------------------------------------------- checks
+
+    def check(self, what: str) -> None:
+        """May the calling greenlet use an object of this runtime?"""
+        if thread_id() != self.thread or self.engine.closed:
+            self._refuse(what)
+
+    def _refuse(self, what: str) -> NoReturn:
+        if self.forked:
+            raise error("fork", f"{what} was opened in process {self.pid}, this is {os.getpid()}")
+        if self.engine.closed:
+            raise error("closed-here", f"{what}: its hub was destroyed")
+        raise error("thread", f"{what} belongs to thread {self.thread}, this is thread {thread_id()}")
+
+    # ---------------------------------------------------------------- end
+
+    def close(self) -> None:
+        """Free the engine. Connections are dropped without a word; close them before."""
+        if self.engine.closed:
+            return
+        self._stop_watchers()
+        self.engine.close()
+
+    def _stop_watchers(self) -> None:
+        for watcher in (self._io, self._prepare):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+
+    def after_fork(self) -> None:
+        """In the child: this runtime is over here."""
+        self.forked = True
+        if not self.engine.closed:
+            self._io.stop()
+            if self._prepare is not None:
+                self._prepare.stop()
+            self.engine.abandon()
+
+
+def current() -> Runtime:
+    """The calling thread's runtime, made when there is none."""
+    hub = get_hub_if_exists()
+    runtime: Runtime | None = getattr(hub, "quicgreen_runtime", None)
+    if runtime is not None and not runtime.engine.closed:
+        return runtime
+    if runtime is not None and runtime.forked:
+        # The hub came through a fork. If gevent did not see it (a plain os.fork), its loop still shares
+        # the parent's descriptors; after gevent.fork this does nothing more.
+        gevent.reinit(hub)
+    hub = get_hub()
+    runtime = hub.quicgreen_runtime = Runtime(hub)
+    return runtime
+
+
+def _after_fork_in_child() -> None:
+    for runtime in list(_runtimes):
+        runtime.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

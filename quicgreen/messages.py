@@ -1,0 +1,571 @@
+"""The two messages a user holds: a server's `Request` and a client's `Response`.
+
+Both are thin: an event's bytes in one copy, decoded when asked, and a `Stream` for what did not come with
+them.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from . import _engine, fields
+from ._engine import (
+    BODY_LEN,
+    CONN,
+    DATE,
+    EARLY,
+    FIN,
+    FLAGS,
+    HEAD_LEN,
+    INLINE_MAX,
+    INTERIM,
+    METHODS,
+    MORE,
+    OP_RESPOND,
+    PATH_LEN,
+    STATUS,
+    STREAM,
+    UNKNOWN_LENGTH,
+    VALUE,
+)
+from .exceptions import error
+from .headers import Headers
+from .stream import H3_INTERNAL_ERROR, Stream
+
+if TYPE_CHECKING:
+    from .hub import Runtime
+    from .server import Server
+
+_CHUNK = 65536
+"""Bytes read at a time from a file or for an iterator: as much as the engine keeps for a stream."""
+
+Body = bytes | bytearray | memoryview | str | Iterable[bytes | str] | Any | None
+"""What may be sent: bytes, text (as UTF-8), a file, or an iterable of bytes or text."""
+
+_FIN_DATE = FIN | DATE
+_HEAD = _engine.METHODS.index("HEAD")
+_LENGTH_LATER = fields.CONTENT_LENGTH_FIRST
+_BODILESS = {204, 304}
+
+
+def as_bytes(piece: Any) -> bytes | bytearray | memoryview:
+    if isinstance(piece, str):
+        return piece.encode()
+    if isinstance(piece, memoryview):
+        return piece.cast("B") if piece.format != "B" or piece.ndim != 1 else piece
+    if isinstance(piece, (bytes, bytearray)):
+        return piece
+    raise error("argument", f"a body consists of bytes or text, not {type(piece).__name__}")
+
+
+def pieces(body: Any) -> Iterator[bytes | bytearray | memoryview]:
+    """The bytes of a file or an iterable, piece by piece."""
+    read = getattr(body, "read", None)
+    if callable(read):
+        while chunk := read(_CHUNK):
+            yield as_bytes(chunk)
+        return
+    if not isinstance(body, Iterable):
+        raise error("argument", f"{type(body).__name__} cannot be sent as a body")
+    for piece in body:
+        if piece:
+            yield as_bytes(piece)
+
+
+class _Received:
+    """The receiving side, the same for both messages: first bytes that came with the head, then the
+    stream."""
+
+    _runtime: Runtime
+    _record: Any
+    _data: bytes
+    _stream: Stream | None = None
+    _headers: Headers | None = None
+    _inline: int
+
+    @property
+    def headers(self) -> Headers:
+        """The fields, case-insensitive; decoded as they are asked for."""
+        if self._headers is None:
+            record = self._record
+            start = record[PATH_LEN]
+            self._headers = Headers(self._data[start : start + record[HEAD_LEN]])
+        return self._headers
+
+    @property
+    def content_length(self) -> int | None:
+        """What the content-length field says."""
+        length: int = self._record[VALUE]
+        return None if length == UNKNOWN_LENGTH else length
+
+    @property
+    def stream(self) -> Stream:
+        """The stream below; reading from it skips what came with the head."""
+        if self._stream is None:
+            self._stream = self._new_stream()
+        return self._stream
+
+    def _new_stream(self) -> Stream:
+        raise NotImplementedError
+
+    def _rest_inline(self) -> bytes:
+        """What came with the head and was not read yet."""
+        return self._data[len(self._data) - self._inline :] if self._inline else b""
+
+    def readinto(self, buffer: Any) -> int:
+        """Read body bytes into a writable buffer; 0 at the end. Errors as `Stream.readinto`."""
+        if self._inline:
+            rest = self._rest_inline()[: len(buffer)]
+            buffer[: len(rest)] = rest
+            self._inline -= len(rest)
+            return len(rest)
+        return 0 if self._whole else self.stream.readinto(buffer)
+
+    @property
+    def _whole(self) -> bool:
+        """All of the body came with the head."""
+        return bool(self._record[FLAGS] & FIN)
+
+    def _read(self, size: int, limit: int | None) -> bytes:
+        if size >= 0:
+            if self._inline:
+                rest = self._rest_inline()[:size]
+                self._inline -= len(rest)
+                return rest
+            return b"" if self._whole else self.stream.read(size)
+        rest = self._rest_inline()
+        self._inline = 0
+        return rest if self._whole else rest + self.stream.read(-1, limit)
+
+    def iter_bytes(self, chunk_size: int = _CHUNK) -> Iterator[bytes]:
+        """The body in pieces of at most `chunk_size` bytes, each as soon as it came."""
+        while piece := self._read(chunk_size, None):
+            yield piece
+
+
+class Request(_Received):
+    """A request as a handler sees it; `respond` answers it."""
+
+    _answered = 0  # 1: the head is sent, 2: all is
+
+    def __init__(self, server: Server, record: Any, data: bytes) -> None:
+        self._server = server
+        self._runtime = server._runtime
+        self._engine = server._engine
+        self._record = record
+        self._data = data
+        self._inline = record[BODY_LEN]
+
+    # ---------------------------------------------------------------- what it says
+
+    @property
+    def method(self) -> str:
+        return METHODS[self._record[STATUS]] or self.headers[":method"]
+
+    @property
+    def path(self) -> str:
+        """Path and query, as on the request line (RFC 9114, section 4.3.1)."""
+        return self._data[: self._record[PATH_LEN]].decode("ascii")
+
+    @property
+    def authority(self) -> str:
+        """Host and port the client asked for."""
+        return self.headers.get(":authority") or ""
+
+    @property
+    def scheme(self) -> str:
+        return self.headers.get(":scheme") or ""
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """(ip, port) of the client."""
+        info = self._engine.conn_info(self._record[CONN])
+        address: tuple[str, int] = info["remote_address"] if info else ("", 0)
+        return address
+
+    @property
+    def early_data(self) -> bool:
+        """It came in early data (0-RTT), which can be replayed (RFC 8470)."""
+        return bool(self._record[FLAGS] & EARLY)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path}>"
+
+    # ---------------------------------------------------------------- its body
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes of the body, b"" at its end; with -1 all of it, which may be no more than the
+        server's `max_body_bytes`."""
+        return self._read(size, self._server.max_body_bytes)
+
+    @property
+    def trailers(self) -> Headers | None:
+        """The fields after the body, once it was read to its end."""
+        if self._whole and self._record[FLAGS] & MORE and self._stream is None:
+            record = self._record
+            return Headers(self._engine.trailers(record[CONN], record[STREAM]))
+        return self._stream.trailers if self._stream is not None else None
+
+    def _new_stream(self) -> Stream:
+        record = self._record
+        return Stream(
+            self._runtime,
+            record[CONN],
+            record[STREAM],
+            timeout=self._server.stream_timeout,
+            read_ended=bool(record[FLAGS] & FIN),
+            write_ended=self._answered == 2,
+        )
+
+    # ---------------------------------------------------------------- the answer
+
+    def respond(self, status: int = 200, headers: fields.Fields | None = None, body: Body = b"") -> None:
+        """Answer: status, fields and body. With bytes or text it returns at once; a file or an iterable is
+        sent piece by piece as the client takes it.
+
+        `content-length` is added where the length is known, and `date`.
+
+        Raises:
+            QuicClientException: it was answered already, or a field is not allowed.
+            QuicStreamException: the client does not want the rest (only for a body in pieces).
+        """
+        if self._answered:
+            raise error("state", "the request was answered already")
+        head = fields._statuses.get(status) or fields.status_line(status)
+        flags = _FIN_DATE
+        has_length = False
+        if headers:
+            known = fields.lines.get
+            lines = [head]
+            for item in headers.items() if isinstance(headers, dict) else _pairs(headers):
+                line = known(item) or fields.line(*item)
+                if line:
+                    first = line[0]
+                    if first in _LENGTH_LATER:
+                        has_length = True
+                    elif first == fields.DATE_FIRST:
+                        flags = FIN
+                lines.append(line)
+            head = b"".join(lines)
+        if body.__class__ is str:
+            body = body.encode()
+        record = self._record
+        if body.__class__ is bytes:
+            size = len(body)
+            if size <= INLINE_MAX and not has_length:
+                if status not in _BODILESS:
+                    head += fields._lengths.get(size) or fields.length_line(size)
+                elif size:
+                    raise error("argument", f"a response with status {status} has no body")
+                self._answered = 2
+                if record[STATUS] == _HEAD:
+                    body = b""
+                self._engine.submit(OP_RESPOND, flags, record[CONN], record[STREAM], 0, 0, 0, head, body)
+                return
+        self._respond_in_pieces(status, head, flags, has_length, body)
+
+    def _respond_in_pieces(self, status: int, head: bytes, flags: int, has_length: bool, body: Any) -> None:
+        record = self._record
+        parts: Iterable[Any]
+        if body is None or isinstance(body, (bytes, bytearray, memoryview)):
+            data = as_bytes(b"" if body is None else body)
+            if not has_length and status not in _BODILESS:
+                head += fields.length_line(len(data))
+            parts = (data,) if len(data) else ()
+        else:
+            parts = pieces(body)
+        if record[STATUS] == _HEAD or status in _BODILESS:
+            self._answered = 2
+            self._send_head(flags, head)
+            _close(body)
+            return
+        self._answered = 1
+        self._send_head(flags & ~FIN, head)
+        stream = self.stream
+        try:
+            for part in parts:
+                stream.write(part)
+            stream.finish()
+        except BaseException:
+            stream.reset(H3_INTERNAL_ERROR)
+            raise
+        finally:
+            _close(body)
+        self._answered = 2
+
+    def start_response(self, status: int = 200, headers: fields.Fields = ()) -> Stream:
+        """Send the head only; the body is written to the returned stream, which `finish()` ends."""
+        if self._answered:
+            raise error("state", "the request was answered already")
+        head = fields.status_line(status) + fields.encode(headers)
+        self._answered = 1
+        self._send_head(DATE, head)
+        return self.stream
+
+    def inform(self, status: int, headers: fields.Fields = ()) -> None:
+        """Send an informational (1xx) response, such as 103 Early Hints, before the final one."""
+        if self._answered or not 100 <= status < 200:
+            raise error("state" if self._answered else "argument", f"status {status}")
+        head = fields.status_line(status) + fields.encode(headers)
+        self._send_head(INTERIM, head)
+
+    def _send_head(self, flags: int, head: bytes) -> None:
+        record = self._record
+        self._engine.submit(OP_RESPOND, flags, record[CONN], record[STREAM], 0, 0, 0, head, b"")
+
+    # ---------------------------------------------------------------- for the server
+
+    def _fail(self, killed: bool) -> None:
+        """The handler raised: say so, if nothing was said yet, else cut the response off."""
+        if self._answered == 0 and not killed:
+            self.respond(500, {"content-type": "text/plain"}, b"Internal Server Error")
+        elif self._answered != 2:
+            self._answered = 2
+            self._engine.reset(self._record[CONN], self._record[STREAM], H3_INTERNAL_ERROR)
+
+    def _end(self) -> None:
+        """The handler is done with it."""
+        record = self._record
+        flags = record[FLAGS]
+        # With the whole request read and the whole answer given the engine has forgotten the stream.
+        if self._answered != 2 or self._stream is not None or not flags & FIN or flags & MORE:
+            self._engine.release(record[CONN], record[STREAM])
+
+
+def _pairs(headers: fields.Fields) -> Iterable[tuple[str, fields.FieldValue]]:
+    items = getattr(headers, "items", None)
+    return items() if items is not None else headers  # type: ignore[return-value]
+
+
+def _close(body: Any) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+class Response(_Received):
+    """A response as a client sees it. Attribute names are requests' and httpx's.
+
+    Attributes:
+        status_code: the status.
+        url: the URL that was asked for.
+        request_method: the method it was asked with.
+        elapsed: seconds from the call to the complete head.
+        connection: the connection it came on.
+    """
+
+    http_version = "HTTP/3"
+    encoding: str | None = None
+    """Character set for `text`, when the response does not say or lies."""
+
+    _content: bytes | None = None
+    _guard: _Guard | None = None
+
+    def __init__(
+        self,
+        owner: Any,
+        record: Any,
+        data: bytes,
+        method: str,
+        url: str,
+        elapsed: float,
+        timeout: float | None,
+        on_done: Callable[[Any], None] | None,
+        stream: Stream | None = None,
+    ) -> None:
+        """`on_done(owner)` is called once, when the body ended or was given up."""
+        self._owner = owner
+        self._record = record
+        self._data = data
+        self._inline = record[BODY_LEN]
+        self.status_code: int = record[STATUS]
+        self.request_method = method
+        self.url = url
+        self.elapsed = elapsed
+        self._timeout = timeout
+        if stream is not None:
+            self._stream = stream
+        if record[FLAGS] & FIN and stream is None and not record[FLAGS] & MORE:
+            if on_done is not None:
+                on_done(owner)
+        else:
+            self._begin_body(on_done)
+
+    def _begin_body(self, on_done: Callable[[Any], None] | None) -> None:
+        """Not everything came at once: somebody has to end it."""
+        record = self._record
+        self._guard = _Guard(self._owner, record[CONN], record[STREAM], on_done)
+        if record[FLAGS] & FIN:
+            stream = self.stream
+            if record[FLAGS] & MORE:
+                stream.trailers = Headers(stream._engine.trailers(record[CONN], record[STREAM]))
+            stream.release()
+            self._done()
+
+    @property
+    def connection(self) -> Any:
+        return self._owner
+
+    @property
+    def ok(self) -> bool:
+        """The status is below 400."""
+        return self.status_code < 400
+
+    @property
+    def reason(self) -> str:
+        """The status's usual phrase: HTTP/3 sends none."""
+        try:
+            return HTTPStatus(self.status_code).phrase
+        except ValueError:
+            return ""
+
+    @property
+    def trailers(self) -> Headers | None:
+        """The fields after the body, once it was read to its end."""
+        return self._stream.trailers if self._stream is not None else None
+
+    def __repr__(self) -> str:
+        return f"<Response [{self.status_code}]>"
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    # ---------------------------------------------------------------- the body
+
+    def _new_stream(self) -> Stream:
+        record = self._record
+        return Stream(
+            self._owner._runtime,
+            record[CONN],
+            record[STREAM],
+            timeout=self._timeout,
+            owner=self._owner,
+            write_ended=True,
+            read_ended=self._whole,
+        )
+
+    def _read(self, size: int, limit: int | None) -> bytes:
+        if self._content is not None:
+            raise error("state", "the body was read already: see content")
+        try:
+            piece = super()._read(size, limit)
+        except BaseException:
+            self.close()
+            raise
+        if self._stream is not None and self._stream._read_ended and not self._inline:
+            self._done()
+        return piece
+
+    def readinto(self, buffer: Any) -> int:
+        n = super().readinto(buffer)
+        if self._stream is not None and self._stream._read_ended and not self._inline:
+            self._done()
+        return n
+
+    def read(self) -> bytes:
+        """All of the body; kept, so that it can be asked for again."""
+        if self._content is None:
+            self._content = self._read(-1, None)
+            self._done()
+        return self._content
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
+        return self.read()
+
+    @property
+    def text(self) -> str:
+        """The body as text: in `encoding`, else the content-type's charset, else UTF-8."""
+        return self.read().decode(self.encoding or self._charset() or "utf-8", "replace")
+
+    def _charset(self) -> str | None:
+        for parameter in (self.headers.get("content-type") or "").split(";")[1:]:
+            name, _, value = parameter.strip().partition("=")
+            if name.lower() == "charset":
+                try:
+                    "".encode(value.strip('"'))
+                except LookupError:
+                    return None
+                return value.strip('"')
+        return None
+
+    def json(self, **options: Any) -> Any:
+        """The body, parsed as JSON (RFC 8259). Raises ValueError when it is not."""
+        return json_module.loads(self.read(), **options)
+
+    def iter_text(self, chunk_size: int = _CHUNK) -> Iterator[str]:
+        """The body as text, in pieces."""
+        import codecs
+
+        decoder = codecs.getincrementaldecoder(self.encoding or self._charset() or "utf-8")("replace")
+        for piece in self.iter_bytes(chunk_size):
+            if text := decoder.decode(piece):
+                yield text
+        if text := decoder.decode(b"", True):
+            yield text
+
+    def iter_lines(self) -> Iterator[str]:
+        """The body's lines, without their ends, each as soon as it is complete."""
+        rest = ""
+        for text in self.iter_text():
+            lines = (rest + text).split("\n")
+            rest = lines.pop()
+            for line in lines:
+                yield line.removesuffix("\r")
+        if rest:
+            yield rest
+
+    def raise_for_status(self) -> Response:
+        """Returns itself, or raises QuicClientException (with `response`) for a status of 400 or more."""
+        if self.status_code < 400:
+            return self
+        detail = f"{self.status_code} {self.reason} for {self.request_method} {self.url}"
+        exception = error("http-status", detail)
+        exception.response = self  # type: ignore[attr-defined]
+        raise exception
+
+    # ---------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Give up what was not read; the connection goes on. Idempotent."""
+        if self._guard is not None:
+            self.stream.release()
+            self._done()
+
+    def _done(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.disarm()
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class _Guard:
+    """Sees to it that a response which nobody reads to its end is given up, when it is forgotten too."""
+
+    __slots__ = ("conn", "on_done", "owner", "stream")
+
+    def __init__(self, owner: Any, conn: int, stream: int, on_done: Callable[[Any], None] | None) -> None:
+        self.owner = owner
+        self.conn = conn
+        self.stream = stream
+        self.on_done = on_done
+
+    def disarm(self) -> None:
+        """It came to its end."""
+        owner, self.owner = self.owner, None
+        if self.on_done is not None:
+            self.on_done(owner)
+
+    def __del__(self) -> None:
+        # May run in any thread: only leave word. The runtime gives it up at its next turn.
+        if self.owner is not None:
+            self.owner._runtime.dropped.append((self.conn, self.stream, self.on_done, self.owner))

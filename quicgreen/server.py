@@ -1,0 +1,361 @@
+"""A server in the manner of gevent's: an address, a handler, a greenlet for each request."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import GreenletExit
+from gevent.baseserver import parse_address
+from gevent.event import Event
+from gevent.pool import Pool
+from greenlet import greenlet
+
+from . import _engine, hub
+from ._engine import ACCEPTED, IDLE, REQUEST, TYPE, Configuration, Keys, Record
+from .configuration import QuicConfiguration, ServerTls, busy_poll_us
+from .connection import ServerConnection
+from .exceptions import error
+from .greenlets import RequestGreenlet
+from .messages import Request
+from .stream import H3_NO_ERROR
+
+_log = logging.getLogger("quicgreen")
+
+_UNLIMITED = 1 << 62
+"""Credit that does not run out: requests that may be announced."""
+
+_RETRY = {"never": _engine.RETRY_NEVER, "always": _engine.RETRY_ALWAYS}
+
+
+class Server:
+    """Serve HTTP/3 (or raw QUIC streams) on one UDP address.
+
+        def handle(request):
+            request.respond(200, {"content-type": "text/plain"}, b"hello\\n")
+
+        Server(("::", 4433), handle, certfile="cert.pem", keyfile="key.pem").serve_forever()
+
+    Args:
+        listener: (host, port), "host:port", a port, or a bound UDP socket. "" and "::" mean every address,
+            IPv4 included; port 0 a free one (see `address`).
+        handle: called with a `Request` in a greenlet of its own; with `sessions=True`, with a
+            `ServerConnection`.
+        spawn: as in gevent's servers. "default": a `gevent.Greenlet` for each request; "raw": a plain
+            greenlet, cheaper, which cannot be joined or killed by its methods; a number or a
+            `gevent.pool.Pool`: at most so many at a time, further requests wait in their connections;
+            a callable like `gevent.spawn`; None: in the hub itself, for handlers that never wait.
+        certfile, keyfile: PEM files; the key may stand in certfile.
+        ca_certs: clients must show a certificate that one of these signed.
+        tls: a `ServerTls` instead of the three.
+        config: transport settings.
+        retry: "never", or "always" to make clients prove their address first (RFC 9000, section 8.1.2).
+        max_connections: beyond it new ones are not answered.
+        max_body_bytes: the most that `request.read()` without a size returns.
+        stream_timeout: seconds that reading or writing a body may wait for the client.
+        sessions: hand over connections instead of requests.
+        keys: a key ring shared with other servers; None: one of the server's own.
+
+    Raises:
+        QuicServerException: at `start`, when the address is taken or the certificate cannot be used.
+    """
+
+    stop_timeout: float | None = 1.0
+    """Seconds that `stop()` waits for handlers that still run, as in gevent."""
+
+    def __init__(
+        self,
+        listener: Any,
+        handle: Callable[[Any], Any] | None = None,
+        *,
+        spawn: Any = "default",
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        ca_certs: str | None = None,
+        tls: ServerTls | None = None,
+        config: QuicConfiguration | None = None,
+        retry: str = "never",
+        max_connections: int = 100_000,
+        max_body_bytes: int = 64 << 20,
+        stream_timeout: float | None = 60.0,
+        sessions: bool = False,
+        keys: Keys | None = None,
+    ) -> None:
+        if retry not in _RETRY:
+            raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
+        if handle is not None:
+            self.handle = handle  # type: ignore[method-assign, assignment]
+        self._listener = listener
+        self._tls = tls or ServerTls(certfile=certfile, keyfile=keyfile, ca_certs=ca_certs)
+        self._transport = config or QuicConfiguration()
+        self._retry = _RETRY[retry]
+        self._max_connections = max_connections
+        self._sessions = sessions or "h3" not in self._tls.alpn
+        self._keys = keys
+        self.max_body_bytes = max_body_bytes
+        self.stream_timeout = stream_timeout
+        self.address: tuple[str, int] | None = None
+        """(ip, port) that is served, once started."""
+        self._endpoint = -1
+        self._running: set[Any] = set()  # greenlets that waited at least once
+        self._stopped = Event()
+        self._stopped.set()
+        self._idle = Event()
+        self.set_spawn(spawn)
+
+    def handle(self, request: Any) -> Any:
+        """Called for each request (or session). Give a function to the constructor, or override this."""
+        raise error("argument", "a server needs a handle function")
+
+    def set_spawn(self, spawn: Any) -> None:
+        """See the constructor's `spawn`."""
+        self.pool: Any = None
+        self._credit = _UNLIMITED
+        self._waiting: deque[Any] = deque()  # requests while a shared pool is full
+        if spawn == "default":
+            self._spawn: Callable[[Any], None] = self._spawn_greenlet
+        elif spawn == "raw":
+            self._spawn = self._spawn_raw
+        elif spawn is None:
+            self._spawn = self._run
+        elif isinstance(spawn, int) and not isinstance(spawn, bool):
+            self.pool = Pool(spawn)
+        elif hasattr(spawn, "spawn"):
+            self.pool = spawn
+        elif callable(spawn):
+            self._spawn = lambda item: spawn(self._run, item)
+        else:
+            raise error("argument", f"spawn cannot be {spawn!r}")
+        if self.pool is not None:
+            self._spawn = self._spawn_in_pool
+            self._credit = getattr(self.pool, "size", None) or _UNLIMITED
+
+    # ---------------------------------------------------------------- life
+
+    @property
+    def started(self) -> bool:
+        return not self.closed
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._stopped.is_set())
+
+    @property
+    def server_host(self) -> str:
+        return self.address[0] if self.address else ""
+
+    @property
+    def server_port(self) -> int:
+        return self.address[1] if self.address else 0
+
+    def start(self) -> None:
+        """Bind and serve, in the background. Does nothing when it is started."""
+        if self.started:
+            return
+        runtime = self._runtime = hub.current()
+        engine = self._engine = runtime.engine
+        self._spin()
+        # The ring must exist before the configuration that seals tickets with it.
+        self._keys = self._keys or Keys()
+        configuration = Configuration(
+            self._tls, self._transport, keys=self._keys, ca_file=self._tls.ca_certs
+        )  # fmt: skip
+        self._endpoint = self._bind()
+        self._token = runtime.new_token()
+        runtime.targets[self._token] = self._on_event
+        rc = engine.listen(
+            self._endpoint,
+            configuration,
+            token=self._token,
+            credit=self._credit,
+            max_connections=self._max_connections,
+            retry=self._retry,
+            sessions=self._sessions,
+        )
+        if rc < 0:
+            raise error("engine", f"listen: {rc}")
+        info = engine.endpoint_info(self._endpoint)
+        self.address = info["address"]
+        self._report(info)
+        self._idle.clear()
+        self._stopped.clear()
+        runtime.reference()
+
+    def _spin(self) -> None:
+        self._engine.set_spin(busy_poll_us())
+
+    def _bind(self) -> int:
+        listener = self._listener
+        fileno = getattr(listener, "fileno", None)
+        if fileno is not None:
+            # The engine closes its descriptor; the socket object keeps its own.
+            result, number = self._engine.endpoint_udp("0.0.0.0", 0, fd=os.dup(fileno()))
+            where = "the socket given"
+        else:
+            try:
+                _, (host, port, *_) = parse_address(listener)
+            except (TypeError, ValueError) as e:
+                raise error("argument", f"{listener!r} is not an address: {e}") from None
+            ip = _resolve(host or "::")
+            result, number = self._engine.endpoint_udp(ip, int(port))
+            if result == _engine.SYSTEM and ip == "::" and not host:
+                result, number = self._engine.endpoint_udp("0.0.0.0", int(port))  # no IPv6 here
+            where = f"{ip} port {port}"
+        if result < 0:
+            raise error("bind", f"{where}: {os.strerror(number)}" if number else where, errno=number or None)
+        return result
+
+    def _report(self, info: dict[str, Any]) -> None:
+        """Once, at the start: what the system does not offer."""
+        if "buffers" not in info["capabilities"]:
+            _log.warning(
+                "the socket's buffers are %d and %d bytes; for bursts set net.core.rmem_max and "
+                "net.core.wmem_max to 4194304",
+                info["receive_buffer"],
+                info["send_buffer"],
+            )
+        missing = {"gso", "gro"} - info["capabilities"]
+        if missing:
+            _log.info("this system lacks UDP %s: more system calls", " and ".join(sorted(missing)).upper())
+
+    def serve_forever(self, stop_timeout: float | None = None) -> None:
+        """Start, if need be, and wait until the server is stopped; then stop it in an orderly way."""
+        self.start()
+        try:
+            self._stopped.wait()
+        finally:
+            gevent.spawn(self.stop, timeout=stop_timeout).join()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Take no new connections, announce the end to the others (GOAWAY, RFC 9114, section 5.2), wait for
+        running handlers, at most `timeout` seconds (`stop_timeout`), then kill them and close."""
+        if not self.started:
+            return
+        self._runtime.check("this server")
+        engine = self._engine
+        engine.listen_stop(self._endpoint)
+        limit = self.stop_timeout if timeout is None else timeout
+        self._idle.wait(limit)
+        if not self._idle.is_set():
+            gevent.killall(list(self._running), block=True, timeout=1)
+            engine.listen_close(self._endpoint, H3_NO_ERROR)
+            self._idle.wait(1)
+        self._close()
+
+    def close(self) -> None:
+        """Stop at once: handlers are killed, connections closed."""
+        self.stop(timeout=0)
+
+    def _close(self) -> None:
+        runtime = self._runtime
+        runtime.flush()  # the last CONNECTION_CLOSEs
+        self._engine.endpoint_close(self._endpoint)
+        runtime.targets.pop(self._token, None)
+        runtime.unreference()
+        self._stopped.set()
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        where = f"{self.address[0]}:{self.address[1]}" if self.address else "not started"
+        return f"<{type(self).__name__} {where}>"
+
+    # ---------------------------------------------------------------- dispatch
+
+    def _on_event(self, record: Record) -> None:
+        """In the hub's greenlet."""
+        kind = record[TYPE]
+        if kind == REQUEST:
+            self._spawn(Request(self, record, self._engine.take(record)))
+        elif kind == ACCEPTED:
+            self._spawn(ServerConnection(self._runtime, record, self))
+        elif kind == IDLE:
+            self._idle.set()
+
+    def new_request(self, record: Record) -> Request:
+        """The request of an event."""
+        return Request(self, record, self._engine.take(record))
+
+    def _spawn_greenlet(self, item: Any) -> None:
+        g = RequestGreenlet(self._run, item)
+        g.switch()
+        if not g._finished:
+            self._running.add(g)
+            g.rawlink(self._running.discard)
+
+    def _spawn_raw(self, item: Any) -> None:
+        g = greenlet(self._run_raw)
+        g.switch(item)
+        if not g.dead:
+            self._running.add(g)
+
+    def _run_raw(self, item: Any) -> None:
+        try:
+            self._run(item)
+        except GreenletExit:
+            pass
+        except BaseException:
+            self._runtime.hub.handle_error(item, *sys.exc_info())
+        finally:
+            self._running.discard(gevent.getcurrent())
+
+    def _spawn_in_pool(self, item: Any) -> None:
+        if self.pool.full():
+            self._waiting.append(item)  # the pool has other work too
+            return
+        g = self.pool.spawn(self._run, item)
+        self._running.add(g)
+        g.rawlink(self._on_pool_free)
+
+    def _on_pool_free(self, g: Any) -> None:
+        self._running.discard(g)
+        if self._waiting:
+            self._spawn_in_pool(self._waiting.popleft())
+        if self._credit != _UNLIMITED and self.started:
+            self._engine.credit(self._endpoint, 1)
+
+    def _run(self, item: Any) -> None:
+        """In the request's greenlet: call the handler, and see that the client gets an answer."""
+        if item.__class__ is not Request:
+            self._run_session(item)
+            return
+        try:
+            self.handle(item)
+            if not item._answered:
+                raise error("state", f"the handler returned without answering {item!r}")
+        except BaseException as e:
+            if not self._engine.closed:
+                item._fail(killed=isinstance(e, GreenletExit))
+            raise
+        finally:
+            if not self._engine.closed:
+                item._end()
+
+    def _run_session(self, session: ServerConnection) -> None:
+        try:
+            self.handle(session)
+        finally:
+            session.close(timeout=None)
+
+
+def _resolve(host: str) -> str:
+    """A host's first address, numeric."""
+    if _engine.parse_address(host, 0) is not None:
+        return host
+    from gevent import socket
+
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as e:
+        raise error("bind", f"{host}: {e}") from None
+    return str(found[0][4][0])
