@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -110,9 +111,10 @@ OP_RELEASE: int = lib.QG_OP_RELEASE
 _ARENA_CHUNKS = 1024
 """16 MiB at most: enough that a thousand greenlets that come and go together are born cheaply."""
 
-_abi: int = lib.qg_abi()
-if _abi != lib.QG_ABI:  # a stale module beside a newer package
-    raise ImportError(f"quicgreen._core is of ABI {_abi}, the package needs {lib.QG_ABI}: rebuild it")
+ABI: int = lib.qg_abi()
+"""Version of the interface between this file and the compiled module."""
+if ABI != lib.QG_ABI:  # a stale module beside a newer package
+    raise ImportError(f"quicgreen._core is of ABI {ABI}, the package needs {lib.QG_ABI}: rebuild it")
 
 
 def build_info() -> str:
@@ -173,13 +175,28 @@ def _alpn(protocols: tuple[str, ...]) -> bytes:
 
 
 class Keys:
-    """A key ring (cext/src/keys.h). `secret`: 32 bytes that processes share, or None for random ones."""
+    """The secrets that session tickets, Retry tokens and stateless resets are sealed with
+    (cext/src/keys.h). Servers that share a ring, or its secret and times, serve each other's clients.
+
+    Args:
+        secret: 32 bytes, the same in every process that shares the ring; None: random ones.
+        period_s: seconds after which new tickets are sealed with a new key, derived from the old one.
+        window: how many of the last keys still open what they sealed; a ticket lives (window - 1) periods.
+        origin_s: the wall-clock second at which `secret` was made, the same in every process.
+    """
 
     def __init__(
-        self, secret: bytes | None = None, *, period_s: int = 3600, window: int = 25, origin_s: int = 0
+        self,
+        secret: bytes | None = None,
+        *,
+        period_s: int = 3600,
+        window: int = 25,
+        origin_s: int | None = None,
     ) -> None:
         if secret is not None and len(secret) != 32:
             raise error("argument", "a key ring's secret is 32 bytes")
+        if origin_s is None:
+            origin_s = int(time.time())
         pointer = lib.qg_keys_new(secret or ffi.NULL, period_s, window, origin_s)
         if pointer == ffi.NULL:
             raise error("argument", "period_s must be positive and window 1 to 64")

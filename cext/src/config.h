@@ -13,7 +13,7 @@ struct qg_config {
     quiche_config *quiche;
     qg_tls *tls;
     qg_head_limits limits;
-    uint32_t references;
+    _Atomic uint32_t references; /* engines of several threads may share it */
     /* Of everything a client remembers with a ticket: limits, SETTINGS, protocols. Early data is
      * only taken by a server whose digest is the same. */
     uint8_t digest[32];

@@ -223,16 +223,11 @@ bool qg__bucket_take(qg_bucket *b, uint64_t now_ns, double burst, double per_s) 
     return true;
 }
 
-/* The date field (RFC 9110, section 6.6.1), encoded once a second. */
+/* Encode the date field (RFC 9110, section 6.6.1). */
 static void refresh_date(qg_engine *e) {
-    uint64_t now = qg__wall_s();
-    if (now == e->wall_s) {
-        return;
-    }
-    e->wall_s = now;
     static const char days[] = "SunMonTueWedThuFriSat";
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    time_t t = (time_t)now;
+    time_t t = (time_t)e->wall_s;
     struct tm tm;
     char text[40];
     gmtime_r(&t, &tm);
@@ -432,7 +427,12 @@ uint64_t qg_engine_next_timeout(const qg_engine *e) {
 
 static void begin_turn(qg_engine *e) {
     e->now_ns = qg__now_ns();
-    refresh_date(e);
+    uint64_t wall_s = qg__wall_s();
+    if (wall_s != e->wall_s) {
+        e->wall_s = wall_s;
+        refresh_date(e);
+        qg_keys_rotate(e->keys, wall_s);
+    }
     qg__engine_take(e);
 }
 

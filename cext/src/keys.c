@@ -4,6 +4,7 @@
 #include <openssl/hkdf.h>
 #include <openssl/mem.h>
 #include <openssl/rand.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #define SECRET 32
@@ -16,6 +17,7 @@ typedef struct epoch_keys {
 
 typedef struct memory_keys {
     qg_keys base;
+    pthread_mutex_t lock; /* over all below: engines of several threads may share a ring */
     uint64_t origin_s;
     uint32_t epoch;
     uint8_t root[SECRET]; /* K[epoch] */
@@ -40,40 +42,50 @@ static void derive(qg_key *key, const uint8_t root[SECRET], uint32_t use, uint32
     OPENSSL_cleanse(material, sizeof material);
 }
 
-static void begin_epoch(memory_keys *m, uint32_t epoch) {
-    m->epoch = epoch;
+static void derive_epoch(memory_keys *m) {
     for (uint32_t use = 0; use < USES; use++) {
-        derive(&m->ring[epoch % m->base.window].key[use], m->root, use, epoch);
+        derive(&m->ring[m->epoch % m->base.window].key[use], m->root, use, m->epoch);
     }
 }
 
 static uint32_t memory_rotate(qg_keys *keys, uint64_t now_s) {
     memory_keys *m = (memory_keys *)keys;
+    pthread_mutex_lock(&m->lock);
     uint64_t target = now_s > m->origin_s ? (now_s - m->origin_s) / keys->period_s : 0;
-    while (m->epoch < target && m->epoch < UINT32_MAX) {
+    if (target > UINT32_MAX) {
+        target = UINT32_MAX;
+    }
+    while (m->epoch < target) {
         uint8_t next[SECRET];
         expand(next, sizeof next, m->root, "quicgreen ratchet");
         memcpy(m->root, next, sizeof next);
         OPENSSL_cleanse(next, sizeof next);
-        begin_epoch(m, m->epoch + 1);
+        m->epoch++;
+        /* A ring that joins late has no use for keys that nobody may open with any more. */
+        if (m->epoch + keys->window > target) {
+            derive_epoch(m);
+        }
     }
-    return m->epoch;
+    uint32_t epoch = m->epoch;
+    pthread_mutex_unlock(&m->lock);
+    return epoch;
 }
 
 static int memory_current(qg_keys *keys, uint32_t use, qg_key *out) {
-    const memory_keys *m = (const memory_keys *)keys;
+    memory_keys *m = (memory_keys *)keys;
+    pthread_mutex_lock(&m->lock);
     *out = use == QG_KEY_RESET ? m->reset : m->ring[m->epoch % keys->window].key[use];
+    pthread_mutex_unlock(&m->lock);
     return QG_OK;
 }
 
-static int memory_find(qg_keys *keys, uint32_t use, const uint8_t *name, qg_key *out) {
-    const memory_keys *m = (const memory_keys *)keys;
+static int find(const memory_keys *m, uint32_t use, const uint8_t *name, qg_key *out) {
     if (use == QG_KEY_RESET) {
         *out = m->reset;
         return memcmp(name, out->name, sizeof out->name) == 0 ? 0 : QG_GONE;
     }
-    for (uint32_t age = 0; age < keys->window && age <= m->epoch; age++) {
-        const qg_key *key = &m->ring[(m->epoch - age) % keys->window].key[use];
+    for (uint32_t age = 0; age < m->base.window && age <= m->epoch; age++) {
+        const qg_key *key = &m->ring[(m->epoch - age) % m->base.window].key[use];
         if (memcmp(name, key->name, sizeof key->name) == 0) {
             *out = *key;
             return age == 0 ? 0 : 1;
@@ -82,7 +94,16 @@ static int memory_find(qg_keys *keys, uint32_t use, const uint8_t *name, qg_key 
     return QG_GONE;
 }
 
+static int memory_find(qg_keys *keys, uint32_t use, const uint8_t *name, qg_key *out) {
+    memory_keys *m = (memory_keys *)keys;
+    pthread_mutex_lock(&m->lock);
+    int found = find(m, use, name, out);
+    pthread_mutex_unlock(&m->lock);
+    return found;
+}
+
 static void memory_destroy(qg_keys *keys) {
+    pthread_mutex_destroy(&((memory_keys *)keys)->lock);
     OPENSSL_cleanse(keys, sizeof(memory_keys));
     free(keys);
 }
@@ -98,6 +119,7 @@ qg_keys *qg_keys_new(const uint8_t *secret, uint32_t period_s, uint32_t window, 
         return NULL;
     }
     m->base = (qg_keys){&memory_ops, 1, period_s, window};
+    pthread_mutex_init(&m->lock, NULL);
     m->origin_s = origin_s;
     if (secret != NULL) {
         memcpy(m->root, secret, SECRET);
@@ -105,7 +127,7 @@ qg_keys *qg_keys_new(const uint8_t *secret, uint32_t period_s, uint32_t window, 
         RAND_bytes(m->root, SECRET);
     }
     derive(&m->reset, m->root, QG_KEY_RESET, 0);
-    begin_epoch(m, 0);
+    derive_epoch(m);
     return &m->base;
 }
 

@@ -1,16 +1,17 @@
 /* keys.h: the key ring.
  *
  * Contract
- * 1. Everything comes from one 32-byte secret K[0]; K[e+1] = HKDF-Expand(K[e], "ratchet"), and K[e]
- * is wiped when e+1 begins. So processes with the same secret and clock hold the same keys with no
- *    leader, and who steals the ring learns nothing about epochs before its window.
+ * 1. Everything comes from one 32-byte secret K[0]; K[e+1] = HKDF-Expand(K[e], "ratchet"), and
+ *    K[e] is wiped when e+1 begins. So processes with the same secret and clock hold the same keys
+ *    with no leader, and who steals the ring learns nothing about epochs before its window.
  * 2. The key for a use in an epoch is HKDF-Expand(K[e], use): 16 bytes of name, 64 of secret. A
- * name tells nothing of the secret, and appears in the clear in what is sealed.
+ *    name tells nothing of the secret, and appears in the clear in what is sealed.
  * 3. The current epoch's key seals; the keys of the last `window` epochs open. So a ticket may live
  *    (window - 1) periods and is never offered in vain.
  * 4. The reset key comes from K[0] and does not rotate: a stateless-reset token must be
- * recognisable for as long as the connection lives, and longer than the process.
+ *    recognisable for as long as the connection lives, and longer than the process.
  * 5. Time only goes forward: a clock set back keeps the epoch.
+ * 6. A ring may be used by engines of several threads at once.
  *
  * Backends fill `qg_keys_ops`; memory is the first, a shared segment will be the second. */
 #ifndef QG_KEYS_H
@@ -29,7 +30,7 @@ typedef struct qg_keys_ops {
 
 struct qg_keys {
     const qg_keys_ops *ops;
-    uint32_t references;
+    _Atomic uint32_t references; /* engines of several threads may share it */
     uint32_t period_s;
     uint32_t window;
 };

@@ -67,6 +67,7 @@ static int seal_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cip
     qg_keys *keys = tls_of(ssl)->keys;
     qg_key key;
     int found;
+    qg_keys_rotate(keys, qg__wall_s());
     if (encrypt) {
         if (qg_keys_current(keys, QG_KEY_TICKET, &key) != QG_OK || !RAND_bytes(iv, 16)) {
             return -1;

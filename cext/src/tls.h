@@ -14,7 +14,7 @@
 
 struct qg_tls {
     SSL_CTX *ctx;
-    uint32_t references;
+    _Atomic uint32_t references; /* engines of several threads may share it */
     bool is_server;
     bool verify_peer;
     int keylog_fd;
