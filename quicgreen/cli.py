@@ -133,7 +133,12 @@ def _load(name: str) -> Any:
     if not module_name or not attribute:
         sys.exit(f"quicgreen: {name!r} is not of the form MODULE:HANDLER")
     sys.path.insert(0, os.getcwd())
-    handler: Any = importlib.import_module(module_name)
+    try:
+        handler: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        if e.name is None or not f"{module_name}.".startswith(f"{e.name}."):
+            raise  # something that the module imports: its author wants the traceback
+        sys.exit(f"quicgreen: no module named {e.name!r} here (see --chdir)")
     for part in attribute.split("."):
         handler = getattr(handler, part, None)
     if not callable(handler):

@@ -1,16 +1,23 @@
 /* engine.h: what the engine's parts share.
  *
  * One turn
- *   drain:  1 submissions  2 connections with work left over  3 datagrams of every endpoint, then
- * the connections they touched  4 timers that are due  5 the timer descriptor is set flush:  1
- * submissions  2 connections with work  3 every dirty connection into its datapath 4 every datapath
- * to the system  5 the timer descriptor is set  6 the spin, if any
+ *   drain:  1. submissions
+ *           2. connections with work left over
+ *           3. datagrams of every endpoint, then the connections they touched
+ *           4. timers that are due
+ *           5. the timer descriptor is set
+ *   flush:  1. submissions
+ *           2. connections with work
+ *           3. every dirty connection into its datapath
+ *           4. every datapath to the system
+ *           5. the timer descriptor is set
+ *           6. the spin, if any
  *
  * Rules
  * 1. Only engine.c, udp.c and pair.c make system calls.
  * 2. The clock is read once per entry: engine->now_ns.
  * 3. Who tells something asks for room first. A connection says nothing outside qg__conn_process,
- * which keeps ROOM_PER_STEP records free before each step. */
+ *    which keeps ROOM_PER_STEP records free before each step. */
 #ifndef QG_ENGINE_H
 #define QG_ENGINE_H
 

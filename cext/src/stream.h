@@ -2,15 +2,15 @@
  *
  * Rules
  * 1. Received bytes stay in quiche until someone reads: that is the back-pressure. What is kept
- * here is a head that came in pieces, and trailers.
+ *    here is a head that came in pieces, and trailers.
  * 2. The caller's bytes are never kept: a write takes what quiche takes now. What the engine itself
  *    has to say (heads, the body of a submission) may wait in `out`, at most QG_BODY_INLINE_MAX and
  *    a head, for write_timeout_ms.
  * 3. quiche tells of a stream once (stream_readable_next, stream_writable_next) and again only
- * after all was read, or a write was refused. So a wait is armed only after a read or write came
- * back empty; `unread` remembers a stream that was told of while nobody wanted it.
+ *    after all was read, or a write was refused. So a wait is armed only after a read or write came
+ *    back empty; `unread` remembers a stream that was told of while nobody wanted it.
  * 4. A stream lives until both sides have ended and the caller cannot ask about it any more: at
- * once when both ended well, with its release when one failed (the caller has to hear how). */
+ *    once when both ended well, with its release when one failed (the caller has to hear how). */
 #ifndef QG_STREAM_H
 #define QG_STREAM_H
 
