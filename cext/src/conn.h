@@ -164,13 +164,20 @@ bool qg__conn_process(qg_conn *conn);
 /* Pull packets from quiche into the datapath. False when the datapath takes no more. */
 bool qg__conn_flush(qg_conn *conn, unsigned *budget);
 
+void qg__conn_on_timer(qg_conn *conn, qg_timer *timer);
+
+/* quiche 0.30 frees a stream that we stopped reading only if the peer's end of it comes before the
+ * last acknowledgement of ours; one that does not is lost for the peer's stream limit. They are
+ * counted, and a connection with many of them is drained. */
+void qg__conn_abandon(qg_conn *conn, uint64_t stream_id);
+
+/* ---- conn_end.c ---- */
+
 /* Close: our decision, or the peer's breach of HTTP/3. */
 void qg__conn_close(qg_conn *conn, bool app, uint64_t code, const char *text);
 
 /* It is over without a packet: refused by the network, or by its owner during the handshake. */
 void qg__conn_lost(qg_conn *conn, uint16_t flags, uint64_t code, const char *text);
-
-void qg__conn_on_timer(qg_conn *conn, qg_timer *timer);
 
 /* GOAWAY, then no new requests, then the end (RFC 9114, section 5.2). */
 void qg__conn_drain(qg_conn *conn);
@@ -178,13 +185,13 @@ void qg__conn_drain(qg_conn *conn);
 /* Close once all that was written has arrived, at the latest after `timeout_us`. */
 void qg__conn_finish(qg_conn *conn, uint64_t timeout_us);
 
+/* Is it over, or could it be? Then say why and to whom. False when the event ring has no more room. */
+bool qg__conn_look_for_end(qg_conn *conn);
+
+/* ---- request.c ---- */
+
 /* Open what waits for the peer's stream limit, as far as it goes. */
 bool qg__conn_open_pending(qg_conn *conn);
-
-/* quiche 0.30 frees a stream that we stopped reading only if the peer's end of it comes before the
- * last acknowledgement of ours; one that does not is lost for the peer's stream limit. They are
- * counted, and a connection with many of them is drained. */
-void qg__conn_abandon(qg_conn *conn, uint64_t stream_id);
 
 /* Is a request with this token waiting or under way here? Then end it (QG_OP_CANCEL). */
 bool qg__conn_cancel(qg_conn *conn, uint64_t token, uint64_t code);

@@ -6,19 +6,12 @@
 #include "h3_control.h"
 #include "qpack.h"
 
-/* Frame types (RFC 9114, section 11.2.1). */
-#define DATA    0x0
-#define HEADERS 0x1
-
 /* Informational responses before the final one; a server that sends more has no end in mind. */
 #define INTERIM_MAX 16
 
 /* Read at a time where a frame's header may stand: a header takes at most 16 bytes, and what
  * follows in the same piece is copied once more. */
 #define SMALL 64
-
-/* Wake a writer when this much fits: see stream.c. */
-#define LOW_WATER 1024
 
 /* What a piece of a message stream yields. */
 typedef struct yield {
@@ -42,12 +35,12 @@ static int begin_frame(qg_stream *s, uint64_t type, uint64_t len) {
     s->frame.left = len;
     s->frame.header_len = 0;
     switch (type) {
-    case DATA:
+    case H3_DATA:
         if (s->recv_state == QG_RECV_HEAD || s->trailers_seen) {
             return unexpected(conn, "DATA outside a message's body");
         }
         return s->head_only && len > 0 ? QG_PROTOCOL : QG_OK;
-    case HEADERS:
+    case H3_HEADERS:
         if (s->trailers_seen) {
             return unexpected(conn, "HEADERS after the trailers");
         }
@@ -150,7 +143,7 @@ static int keep_section(qg_stream *s, const uint8_t *p, size_t n, yield *y) {
 
 /* Bytes of the current frame's payload. */
 static int feed_payload(qg_stream *s, const uint8_t *p, size_t n, yield *y) {
-    if (s->frame.type == HEADERS) {
+    if (s->frame.type == H3_HEADERS) {
         if (s->section != NULL || n < s->frame.left) {
             return keep_section(s, p, n, y);
         }
@@ -158,7 +151,7 @@ static int feed_payload(qg_stream *s, const uint8_t *p, size_t n, yield *y) {
         return take_section(s, p, n, y);
     }
     s->frame.left -= n;
-    if (s->frame.type == DATA) {
+    if (s->frame.type == H3_DATA) {
         memcpy(y->body + y->body_len, p, n);
         y->body_len += n;
         s->body_seen += n;
@@ -179,7 +172,7 @@ static int64_t feed_header(qg_stream *s, const uint8_t *p, size_t n, yield *y) {
         size_t b = a > 0 ? qg__varint_get(f->header + a, f->header_len - a, &len) : 0;
         if (b > 0) {
             int rc = begin_frame(s, type, len);
-            if (rc == QG_OK && type == HEADERS && len == 0) {
+            if (rc == QG_OK && type == H3_HEADERS && len == 0) {
                 rc = take_section(s, p, 0, y);
             }
             return rc < 0 ? rc : (int64_t)taken;
@@ -283,7 +276,7 @@ int64_t qg__h3_read(qg_stream *s, uint8_t *out, size_t capacity, bool *fin) {
     *fin = false;
     while (total < capacity && s->recv_state == QG_RECV_BODY) {
         uint8_t small[SMALL];
-        bool body = s->frame.type == DATA && s->frame.left > 0;
+        bool body = s->frame.type == H3_DATA && s->frame.left > 0;
         size_t want = body ? (size_t)qg__min64(capacity - total, s->frame.left)
                            : qg__min(capacity - total, SMALL);
         int64_t n = receive(s, body ? out + total : small, want, fin);
@@ -478,128 +471,4 @@ bool qg__h3_readable(qg_conn *conn, uint64_t id) {
         qg__h3_control_readable(s);
     }
     return conn->state == QG_CONN_OPEN;
-}
-
-/* ------------------------------------------------------------- sending */
-
-/* HEADERS up to the field lines. */
-static size_t head_prefix(uint8_t *out, size_t head_len) {
-    size_t at = qg__varint_put(out, HEADERS);
-    at += qg__varint_put(out + at, head_len + QG_QPACK_PREFIX_LEN);
-    memcpy(out + at, QG_QPACK_PREFIX, QG_QPACK_PREFIX_LEN);
-    return at + QG_QPACK_PREFIX_LEN;
-}
-
-static size_t data_prefix(uint8_t *out, size_t len) {
-    size_t at = qg__varint_put(out, DATA);
-    return at + qg__varint_put(out + at, len);
-}
-
-/* Put the parts of a message one after the other; the last one ends it with `fin`. */
-typedef struct part {
-    const uint8_t *data;
-    size_t len;
-} part;
-
-static int put_parts(qg_stream *s, const part *parts, unsigned count, bool fin) {
-    uint8_t *io = s->conn->engine->io;
-    size_t total = 0;
-    for (unsigned i = 0; i < count; i++) {
-        total += parts[i].len;
-    }
-    if (total <= QG_IO_BYTES) {
-        /* One write: quiche makes an object of each. */
-        size_t at = 0;
-        for (unsigned i = 0; i < count; i++) {
-            memcpy(io + at, parts[i].data, parts[i].len);
-            at += parts[i].len;
-        }
-        return qg__stream_put(s, io, total, fin);
-    }
-    int rc = QG_OK;
-    for (unsigned i = 0; rc == QG_OK && i < count; i++) {
-        rc = qg__stream_put(s, parts[i].data, parts[i].len, fin && i == count - 1);
-    }
-    return rc;
-}
-
-int qg__h3_send_head(qg_stream *s, const uint8_t *head, size_t head_len, const uint8_t *body,
-                     size_t body_len, uint16_t flags) {
-    qg_engine *engine = s->conn->engine;
-    size_t date_len = flags & QG_DATE ? engine->date_len : 0;
-    uint8_t prefix[32], data[16];
-    if (s->send_state != QG_SEND_HEAD) {
-        return s->send_state == QG_SEND_STOPPED ? QG_STOPPED : QG_STATE;
-    }
-    if (!(flags & QG_INTERIM)) {
-        s->send_state = QG_SEND_BODY;
-    }
-    part parts[] = {{prefix, head_prefix(prefix, head_len + date_len)},
-                    {head, head_len},
-                    {engine->date, date_len},
-                    {data, body_len > 0 ? data_prefix(data, body_len) : 0},
-                    {body, body_len}};
-    return put_parts(s, parts, sizeof parts / sizeof *parts, (flags & QG_FIN) != 0);
-}
-
-int64_t qg__h3_write(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
-    qg_conn *conn = s->conn;
-    if (s->send_state != QG_SEND_BODY) {
-        return s->send_state == QG_SEND_STOPPED ? QG_STOPPED : QG_STATE;
-    }
-    if (s->out_len > s->out_at) {
-        return QG_AGAIN;
-    }
-    if (len == 0) {
-        return fin ? qg__stream_send(s, NULL, 0, true) : 0;
-    }
-    int64_t room = quiche_conn_stream_capacity(conn->quiche, s->id);
-    uint8_t *io = conn->engine->io;
-    size_t overhead = 1 + qg__varint_size(len);
-    if (room < 0 || (size_t)room <= overhead) {
-        /* Not even a byte: this call's own refusal makes quiche remember the stream. */
-        int64_t rc = qg__stream_send(s, NULL, 0, false);
-        int armed = rc >= 0 ? quiche_conn_stream_writable(conn->quiche, s->id,
-                                                          overhead + qg__min(len, LOW_WATER))
-                            : 0;
-        return rc < 0 ? rc : armed < 0 ? QG_CLOSED : QG_AGAIN;
-    }
-    size_t n = qg__min(len, (size_t)room - overhead);
-    bool ends = fin && n == len;
-    size_t prefix = data_prefix(io, n);
-    int64_t rc;
-    if (prefix + n <= QG_HEAD_CHUNK) {
-        memcpy(io + prefix, data, n);
-        rc = qg__stream_send(s, io, prefix + n, ends);
-    } else {
-        rc = qg__stream_send(s, io, prefix, false);
-        rc = rc < 0 ? rc : qg__stream_send(s, data, n, ends);
-    }
-    if (rc >= 0 && n < len) {
-        quiche_conn_stream_writable(conn->quiche, s->id, overhead + qg__min(len - n, LOW_WATER));
-    }
-    return rc < 0 ? rc : (int64_t)n;
-}
-
-int qg__h3_send_trailers(qg_stream *s, const uint8_t *head, size_t head_len) {
-    uint8_t prefix[32];
-    if (s->send_state != QG_SEND_BODY) {
-        return s->send_state == QG_SEND_STOPPED ? QG_STOPPED : QG_STATE;
-    }
-    part parts[] = {{prefix, head_prefix(prefix, head_len)}, {head, head_len}};
-    return put_parts(s, parts, 2, true);
-}
-
-qg_stream *qg__h3_open_request(qg_conn *conn) {
-    if (quiche_conn_peer_streams_left_bidi(conn->quiche) == 0) {
-        return NULL;
-    }
-    qg_stream *s = qg__stream_new(conn, conn->h3.next_request_id, QG_STREAM_MESSAGE, QG_RECV_HEAD,
-                                  QG_SEND_HEAD);
-    if (s != NULL) {
-        s->told = true;
-        conn->h3.next_request_id += 4;
-        conn->engine->counters->requests_sent++;
-    }
-    return s;
 }

@@ -13,6 +13,10 @@
 
 #include "conn.h"
 
+/* Frame types (RFC 9114, section 11.2.1). */
+#define H3_DATA    0x0
+#define H3_HEADERS 0x1
+
 /* The connection is established: open our control stream and send SETTINGS. */
 void qg__h3_start(qg_conn *conn);
 
