@@ -183,9 +183,15 @@ def dial(
     return kind(runtime, addresses[-1], configuration, name, timeout)
 
 
-def _may_repeat(e: BaseException) -> bool:
-    """Nothing of the request was processed, and another connection may do better."""
-    return isinstance(e, QuicException) and not e.request_sent and e.cause in _REPEATABLE
+def _may_repeat(e: BaseException, body: Any) -> bool:
+    """Nothing of the request was processed, another connection may do better, and the body is still there:
+    a file or an iterable may have been read in part."""
+    return (
+        isinstance(e, QuicException)
+        and not e.request_sent
+        and e.cause in _REPEATABLE
+        and (body is None or isinstance(body, bytes))
+    )
 
 
 class Connection(ClientConnection):
@@ -217,16 +223,18 @@ class Connection(ClientConnection):
         limit = self._timeout if timeout is _UNSET else Timeout.of(timeout)
         body, extra = h3.encode_body(data, json)
         items = {**_DEFAULT_HEADERS, **extra}
-        for name, _ in items_of(headers):
+        own = list(items_of(headers))
+        for name, _ in own:
             items.pop(name.lower(), None)
         head = (
             h3.head_prefix(method, self._authority)
             + fields.path_line(path)
             + fields.encode(items)
-            + fields.encode(headers or ())
+            + fields.encode(own)
         )
         url = f"https://{self._authority}{path}"
-        response = h3.exchange(self, method, url, head, body, limit, None)
+        declared = None if body is None else h3.declared_length(own)
+        response = h3.exchange(self, method, url, head, body, limit, None, declared)
         if not stream:
             response.read()
         return response
@@ -399,19 +407,22 @@ class Session:
         if own is not self._encoded_for:
             self._encode_headers(own)
         head = (origin.prefixes.get(method) or origin.prefix(method)) + path_line
-        body = extra = None
+        body = extra = declared = None
         if data is not None or json is not None:
             body, extra = h3.encode_body(data, json)
+            if headers:
+                headers = list(items_of(headers))
+                declared = h3.declared_length(headers)
         head += self._merge(headers, extra) if headers or extra else self._encoded
         for attempt in range(_ATTEMPTS):
             connection = self._connection(origin, limit)
             connection.in_flight += 1
             try:
-                response = h3.exchange(connection, method, url, head, body, limit, self._on_done)
+                response = h3.exchange(connection, method, url, head, body, limit, self._on_done, declared)
                 break
             except BaseException as e:
                 self._release(connection)
-                if attempt == _ATTEMPTS - 1 or self._closed or not _may_repeat(e):
+                if attempt == _ATTEMPTS - 1 or self._closed or not _may_repeat(e, body):
                     raise
         if not stream and response._guard is not None:
             response.read()
@@ -420,6 +431,8 @@ class Session:
     # ---------------------------------------------------------------- heads
 
     def _encode_headers(self, own: dict[str, str]) -> None:
+        if "content-length" in own:
+            raise error("argument", "content-length belongs to a request, not to all of a session")
         self._encoded = fields.encode(own)
         self._encoded_for = own
 

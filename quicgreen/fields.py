@@ -116,6 +116,18 @@ def length_line(length: int) -> bytes:
     return encoded
 
 
+def length_of(value: FieldValue) -> int:
+    """The value of a content-length field.
+
+    Raises:
+        QuicClientException: it is not a number.
+    """
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    if not (text.isascii() and text.isdecimal()):
+        raise error("argument", f"{value!r} is not a content-length (RFC 9110, section 8.6)")
+    return int(text)
+
+
 def path_line(path: str) -> bytes:
     """:path. Paths differ more than they repeat, so a short one is sent as it is, not in Huffman's code."""
     if path.isascii() and path.isprintable() and len(path) <= _PLAIN_MAX and " " not in path:

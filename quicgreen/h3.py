@@ -34,7 +34,7 @@ from ._engine import (
 from .configuration import Timeout, microseconds
 from .connection import ClientConnection
 from .exceptions import QuicException, error
-from .messages import Response, as_bytes, pieces
+from .messages import Response, as_bytes, exactly, pieces
 from .stream import H3_REQUEST_CANCELLED, Stream, stream_error
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -71,6 +71,18 @@ def encode_body(data: Any, json: Any) -> tuple[Any, dict[str, str]]:
     return data, {}
 
 
+def declared_length(headers: list[tuple[str, fields.FieldValue]]) -> int | None:
+    """The content-length among these fields.
+
+    Raises:
+        QuicClientException: it is not a number.
+    """
+    for name, value in headers:
+        if name.lower() == "content-length":
+            return fields.length_of(value)
+    return None
+
+
 def exchange(
     connection: ClientConnection,
     method: str,
@@ -79,18 +91,23 @@ def exchange(
     body: Any,
     limit: Timeout,
     on_done: Callable[[Any], None] | None,
+    declared: int | None = None,
 ) -> Response:
     """Send a request and wait for its response's head.
 
     `on_done(connection)` is called when the response's body ended or was given up, and not when this
-    raises.
+    raises. `declared`: the content-length that `head` has already; None: it has none.
     """
-    if body is not None and (body.__class__ is not bytes or len(body) > INLINE_MAX):
-        return _upload(connection, method, url, head, body, limit, on_done)
-    if body is None:
-        body = b""
+    if body is not None:
+        if isinstance(body, bytes):
+            if declared is None:
+                head += fields.length_line(len(body))
+            elif declared != len(body):
+                raise error("content-length", f"{len(body)} bytes, announced as {declared}")
+        if body.__class__ is not bytes or len(body) > INLINE_MAX:
+            return _upload(connection, method, url, head, body, limit, on_done, declared)
     else:
-        head += fields.length_line(len(body))
+        body = b""
     runtime = connection._runtime
     engine = runtime.engine
     token = runtime.new_token()
@@ -128,12 +145,11 @@ def _upload(
     body: Any,
     limit: Timeout,
     on_done: Callable[[Any], None] | None,
+    declared: int | None,
 ) -> Response:
     """A request whose body is sent as the server takes it."""
     runtime = connection._runtime
     engine = runtime.engine
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        head += fields.length_line(len(body))
     while True:
         token = runtime.new_token()
         rc, number = engine.open_request(connection.id, head, 0, token, microseconds(limit.pool))
@@ -143,7 +159,7 @@ def _upload(
     stream = Stream(runtime, connection.id, number, timeout=limit.write, owner=connection)
     started = time.monotonic()
     try:
-        _send_body(stream, body)
+        _send_body(stream, body, declared)
         token = runtime.new_token()
         rc = engine.await_response(connection.id, number, token, limit.read_us)
         if rc != _engine.AGAIN:
@@ -160,10 +176,10 @@ def _upload(
     return Response(connection, record, data, method, url, elapsed, limit.read, on_done, stream)
 
 
-def _send_body(stream: Stream, body: Any) -> None:
-    parts = (body,) if isinstance(body, (bytes, bytearray, memoryview)) else pieces(body)
+def _send_body(stream: Stream, body: Any, declared: int | None) -> None:
+    parts = (body,) if isinstance(body, bytes) else pieces(body)
     try:
-        for part in parts:
+        for part in parts if declared is None else exactly(declared, parts):
             stream.write(part)
         stream.finish()
     except QuicException as e:

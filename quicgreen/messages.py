@@ -75,6 +75,22 @@ def pieces(body: Any) -> Iterator[bytes | bytearray | memoryview]:
             yield as_bytes(piece)
 
 
+def exactly(length: int, parts: Iterable[Any]) -> Iterator[Any]:
+    """The parts, which must be `length` bytes together.
+
+    Raises:
+        QuicClientException: they are more, or fewer.
+    """
+    left = length
+    for part in parts:
+        if len(part) > left:
+            raise error("content-length", f"more than the {length} bytes announced")
+        left -= len(part)
+        yield part
+    if left:
+        raise error("content-length", f"{length - left} bytes, announced as {length}")
+
+
 class _Received:
     """The receiving side, the same for both messages: first bytes that came with the head, then the
     stream."""
@@ -236,7 +252,7 @@ class Request(_Received):
             raise error("state", "the request was answered already")
         head = fields._statuses.get(status) or fields.status_line(status)
         flags = _FIN_DATE
-        has_length = False
+        declared = None  # the content-length that the handler gave
         if headers:
             known = fields.lines.get
             lines = [head]
@@ -245,7 +261,7 @@ class Request(_Received):
                 if line:
                     first = line[0]
                     if first in _LENGTH_LATER:
-                        has_length = True
+                        declared = fields.length_of(item[1])
                     elif first == fields.DATE_FIRST:
                         flags = FIN
                 lines.append(line)
@@ -255,7 +271,7 @@ class Request(_Received):
         record = self._record
         if body.__class__ is bytes:
             size = len(body)
-            if size <= INLINE_MAX and not has_length:
+            if size <= INLINE_MAX and declared is None:
                 if status not in _BODILESS:
                     head += fields._lengths.get(size) or fields.length_line(size)
                 elif size:
@@ -265,18 +281,25 @@ class Request(_Received):
                     body = b""
                 self._engine.submit(OP_RESPOND, flags, record[CONN], record[STREAM], 0, 0, 0, head, body)
                 return
-        self._respond_in_pieces(status, head, flags, has_length, body)
+        self._respond_in_pieces(status, head, flags, declared, body)
 
-    def _respond_in_pieces(self, status: int, head: bytes, flags: int, has_length: bool, body: Any) -> None:
+    def _respond_in_pieces(
+        self, status: int, head: bytes, flags: int, declared: int | None, body: Any
+    ) -> None:
         record = self._record
         parts: Iterable[Any]
         if body is None or isinstance(body, (bytes, bytearray, memoryview)):
             data = as_bytes(b"" if body is None else body)
-            if not has_length and status not in _BODILESS:
-                head += fields.length_line(len(data))
+            if declared is None:
+                if status not in _BODILESS:
+                    head += fields.length_line(len(data))
+            elif declared != len(data) and record[STATUS] != _HEAD and status != 304:
+                raise error("content-length", f"{len(data)} bytes, announced as {declared}")
             parts = (data,) if len(data) else ()
         else:
             parts = pieces(body)
+        if declared is not None:
+            parts = exactly(declared, parts)
         if record[STATUS] == _HEAD or status in _BODILESS:
             self._answered = 2
             self._send_head(flags, head)
