@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Codes with which a peer says that we broke the protocol, not that it is busy or done.
 _OUR_BREACH_H3 = {0x101, 0x103, 0x104, 0x105, 0x106, 0x108, 0x109, 0x10A, 0x10E, 0x200, 0x201, 0x202}
+_FRAME_ENCODING_ERROR = 0x7  # RFC 9000, section 20.1: also for a frame of a type that is not known
 _NOT_A_BREACH = {0x0, 0x1, 0x2, 0xB, 0xC, 0x10}
 
 
@@ -49,6 +50,8 @@ def closing_error(flags: int, code: int, text: str) -> QuicException:
             request_sent=False,
         )
     application = bool(flags & _engine.APP)
+    if code == _FRAME_ENCODING_ERROR and not application:
+        return error("unknown-frame", text, wire_code=code, remote=remote)
     name = code_name(code, application)
     detail = f"{name}: {text}" if text else name
     if code == (H3_NO_ERROR if application else 0) or (application and code == 0):

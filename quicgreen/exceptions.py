@@ -212,7 +212,7 @@ CAUSES: dict[str, Cause] = {
     "unknown-frame": Cause(
         QuicErrorUnknownFrame,
         QUIC_ERROR_TRANSPORT_ERROR,
-        "Received unknown QUIC frame type",
+        "Received unknown QUIC frame type, or a frame that is badly encoded",
         "the connection is closed; the peer speaks an extension that was not agreed on",
     ),
     "reset": Cause(
