@@ -318,7 +318,7 @@ class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_buffer", "_call", "_capacity", "_code", "_conn", "_event_view", "_flags", "_mark", "_memory",
+        "_buffer", "_call", "_capacity", "_code", "_conn", "_events", "_flags", "_mark", "_memory",
         "_next", "_out", "_out_size", "_pointer", "_ring", "_stream", "_used", "arena", "closed", "dirty",
         "fd", "pid",
     )  # fmt: skip
@@ -343,8 +343,7 @@ class Engine:
         self.fd: int = lib.qg_engine_fd(pointer)
         memory = self._memory = ffi.new("qg_engine_memory *")
         lib.qg_engine_memory_of(pointer, memory)
-        events = ffi.buffer(memory.events, options.events * _EVENT.size)
-        self._event_view = memoryview(events)
+        self._events = ffi.buffer(memory.events, options.events * _EVENT.size)
         self.arena = ffi.buffer(memory.event_arena, options.event_bytes)
         self._ring = memoryview(ffi.buffer(memory.submissions, options.submissions * _SUBMISSION.size))
         self._out = memoryview(ffi.buffer(memory.submission_arena, options.submission_bytes))
@@ -362,8 +361,10 @@ class Engine:
     def close(self) -> None:
         """Free everything; connections are dropped without a word. Idempotent."""
         if not self.closed:
+            pointer = self._pointer
             self._forget()
-            lib.qg_engine_free(self._pointer)
+            self._pointer = self._memory = None
+            lib.qg_engine_free(pointer)
 
     def abandon(self) -> None:
         """In a forked child: close our copies of the descriptors, and leave the rest alone."""
@@ -373,9 +374,9 @@ class Engine:
 
     def _forget(self) -> None:
         self.closed = True
-        # A late use is an IndexError, not a read of freed memory.
-        self._event_view = self._ring = self._out = memoryview(b"")
-        self.arena = b""
+        # A late use is an error of Python's, not a read of freed memory.
+        self._ring = self._out = memoryview(b"")
+        self._events = self.arena = b""
 
     # ---------------------------------------------------------------- turns
 
@@ -391,9 +392,16 @@ class Engine:
         self.dirty = False
         return int(lib.qg_engine_flush(self._pointer))
 
+    def settle(self) -> int:
+        """Take the submissions; returns the number of events in the ring, as `flush`."""
+        self._used = 0
+        return int(lib.qg_engine_submit(self._pointer))
+
     def records(self, start: int, end: int) -> Iterator[Record]:
         """The events from `start` to `end` of the ring."""
-        return _EVENT.iter_unpack(self._event_view[start * 64 : end * 64])
+        # A copy: an iterator over a memoryview crashes Python before 3.12.3 and 3.11.9 (gh-77894) when the
+        # frame that holds it dies in a cycle, as one in a traceback may.
+        return _EVENT.iter_unpack(self._events[start * 64 : end * 64])
 
     def take(self, record: Record) -> bytes:
         """A copy of the event's bytes: path, head and body in one."""

@@ -43,14 +43,22 @@ class Timeout:
         if isinstance(value, Timeout):
             return value
         if isinstance(value, tuple):
+            if len(value) != 2:
+                raise error("argument", f"a pair of timeouts is (connect, rest), not {value!r}")
             connect, rest = value
             return cls(connect, rest, rest, rest)
         return cls(value, value, value, value)
 
 
+_LONGEST_S = 1e9
+"""31 years: more would not fit the engine's nanoseconds."""
+
+
 def microseconds(seconds: _Seconds) -> int:
     """A timeout as the engine takes it: 0 means none, so what has passed already is 1."""
-    return 0 if seconds is None else max(1, int(seconds * 1e6))
+    if seconds is None or seconds > _LONGEST_S:
+        return 0
+    return max(1, int(seconds * 1e6))
 
 
 def _seconds(value: _Seconds) -> _Seconds:
@@ -58,7 +66,7 @@ def _seconds(value: _Seconds) -> _Seconds:
         return None
     if not isinstance(value, (int, float)) or value != value or value < 0:
         raise error("argument", f"a timeout is a number of seconds or None, not {value!r}")
-    return float(value)
+    return None if value > _LONGEST_S else float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +210,6 @@ def busy_poll_us() -> int:
     text = os.environ.get("QUICPRO_BUSY_POLL", "").strip()
     if not text:
         return 0
-    if not text.isdigit() or int(text) > 1_000_000:
+    if not (text.isascii() and text.isdecimal()) or int(text) > 1_000_000:
         raise error("argument", f"QUICPRO_BUSY_POLL={text!r} is not a number of microseconds up to 1000000")
     return int(text)

@@ -294,6 +294,7 @@ class ServerConnection(BaseConnection):
     def __init__(self, runtime: Runtime, record: Record, server: Any) -> None:
         super().__init__(runtime, record[CONN])
         self._server = server
+        server.sessions[self.id] = self
         self._token = runtime.new_token()
         runtime.targets[self._token] = self._on_event
         self._engine.attach(self.id, self._token)
@@ -301,6 +302,7 @@ class ServerConnection(BaseConnection):
 
     def _end(self) -> None:
         self._runtime.targets.pop(self._token, None)
+        self._server.sessions.pop(self.id, None)
         super()._end()
 
     def _on_event(self, record: Record) -> None:

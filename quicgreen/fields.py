@@ -74,6 +74,8 @@ def line(name: str, value: FieldValue) -> bytes:
 def _encode(name: str, value: FieldValue) -> bytes:
     """By the engine: with its checks, and coded where that is shorter."""
     try:
+        if not isinstance(value, (str, bytes, int)):
+            raise AttributeError  # "None" or "1.50000001" is hardly what was meant
         raw = value if isinstance(value, bytes) else str(value).encode("latin-1")
         encoded = encode_field(name.encode("latin-1"), raw)
         # "~" is in no entry of the static table and shorter uncoded: two bytes, after the name.
@@ -130,6 +132,10 @@ def length_of(value: FieldValue) -> int:
 
 def path_line(path: str) -> bytes:
     """:path. Paths differ more than they repeat, so a short one is sent as it is, not in Huffman's code."""
-    if path.isascii() and path.isprintable() and len(path) <= _PLAIN_MAX and " " not in path:
+    if not (path.isascii() and path.isprintable()) or " " in path or "#" in path:
+        raise error("argument", f"{path!r} is not a path: quote what is not allowed in one (RFC 3986)")
+    if path[:1] != "/" and path != "*":
+        raise error("argument", f"{path!r} is not a path: it begins with a slash")
+    if len(path) <= _PLAIN_MAX:
         return b"\x51%c%b" % (len(path), path.encode())
     return line(":path", path)

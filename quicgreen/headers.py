@@ -7,18 +7,34 @@ bytes; the whole is only taken apart to be iterated over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from .exceptions import error
+
 _NEEDLES_MAX = 1024
+
+_SEPARATORS = re.compile("[\\0\\r\\n]")
 
 _needles: dict[str, bytes] = {}
 """`\\nname\\0` for names that were asked for. Bounded, since names may come from outside."""
 
 
+_NOTHING = b"\n\0"
+"""Found nowhere: no name is empty."""
+
+_HOST = b"\n:authority\0"
+"""What a Host field would say stands there (RFC 9114, section 4.3.1)."""
+
+
 def _needle(name: str) -> bytes:
-    # What a Host field would say stands in :authority (RFC 9114, section 4.3.1).
     lower = name.lower()
-    needle = b"\n%s\0" % (":authority" if lower == "host" else lower).encode("latin-1", "replace")
+    if lower == "host":
+        needle = _HOST
+    elif lower.isprintable() and lower.isascii():
+        needle = b"\n%s\0" % lower.encode()
+    else:
+        needle = _NOTHING
     if len(_needles) >= _NEEDLES_MAX:
         _needles.clear()
     _needles[name] = needle
@@ -28,6 +44,17 @@ def _needle(name: str) -> bytes:
 def _join(name: str, values: list[str]) -> str:
     # Cookies are the exception (RFC 9114, section 4.2.1).
     return ("; " if name == "cookie" else ", ").join(values)
+
+
+def _list(text: bytes, needle: bytes) -> list[str]:
+    values = []
+    at = text.find(needle)
+    while at >= 0:
+        start = at + len(needle)
+        end = text.find(b"\n", start)
+        values.append(text[start:end].decode("latin-1"))
+        at = text.find(needle, end)
+    return values
 
 
 class Headers(Mapping[str, str]):
@@ -46,8 +73,12 @@ class Headers(Mapping[str, str]):
     @classmethod
     def of(cls, items: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
         """From a mapping or pairs, as a test or an application writes them."""
-        pairs = items.items() if isinstance(items, Mapping) else items
-        lines = [f"{name.lower()}\0{value}\n" for name, value in pairs]
+        lines = []
+        for name, value in items.items() if isinstance(items, Mapping) else items:
+            if not name or _SEPARATORS.search(name) or _SEPARATORS.search(value):
+                raise error("argument", f"{name!r}: {value!r} is not a field (RFC 9110, section 5)")
+            lower = name.lower()
+            lines.append(f"{':authority' if lower == 'host' else lower}\0{value}\n")
         return cls(b"\n" + "".join(lines).encode("latin-1"))
 
     def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
@@ -56,7 +87,8 @@ class Headers(Mapping[str, str]):
         text = self._text
         at = text.find(needle)
         if at < 0:
-            return default
+            # A response may have a Host field, which means nothing but is listed.
+            return ", ".join(_list(text, b"\nhost\0")) or default if needle is _HOST else default
         start = at + len(needle)
         end = text.find(b"\n", start)
         if text.find(needle, end) < 0:
@@ -66,15 +98,8 @@ class Headers(Mapping[str, str]):
     def get_list(self, name: str) -> list[str]:
         """The values of all fields of this name, in order."""
         needle = _needles.get(name) or _needle(name)
-        text = self._text
-        values = []
-        at = text.find(needle)
-        while at >= 0:
-            start = at + len(needle)
-            end = text.find(b"\n", start)
-            values.append(text[start:end].decode("latin-1"))
-            at = text.find(needle, end)
-        return values
+        values = _list(self._text, needle)
+        return _list(self._text, b"\nhost\0") if needle is _HOST and not values else values
 
     def multi_items(self) -> list[tuple[str, str]]:
         """All fields in order, repeated names and all, without the pseudo-fields."""
@@ -100,7 +125,7 @@ class Headers(Mapping[str, str]):
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (_needles.get(name) or _needle(name)) in self._text
+        return isinstance(name, str) and self.get(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(name for name, _ in self.multi_items()))

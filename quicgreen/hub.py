@@ -74,32 +74,44 @@ class Runtime:
         self._references = 0
         loop = hub.loop
         # libuv runs its prepare watchers before gevent runs callbacks, so a flush there would miss what
-        # they say; a callback of our own comes after those that are already waiting.
-        self._uses_prepare = "libuv" not in type(loop).__module__
+        # they say; a callback of our own comes after those that are already waiting. libev does not run
+        # a watcher in the iteration that it was started in, so until then it is a callback there too.
+        self._uses_callback = True
         self.engine = Engine(self._on_dirty)
         _engine.install_arena_cache()
         self._io = loop.io(self.engine.fd, _READ, ref=False)
         self._io.start(self._on_readable)
-        self._prepare = None
-        if self._uses_prepare:
+        self._prepare: Any = None
+        if "libuv" not in type(loop).__module__:
             # At the lowest priority it runs after gevent's own prepare watcher, which runs callbacks.
             self._prepare = loop.prepare(ref=False, priority=loop.MINPRI)
-            self._prepare.start(self._on_prepare)
+            self._prepare.start(self._on_first_prepare)
         _runtimes.add(self)
 
     # ---------------------------------------------------------------- turns
 
     def _on_dirty(self) -> None:
-        if not self._uses_prepare:
+        if self._uses_callback:
             self.hub.loop.run_callback(self._on_prepare)
 
+    def _on_first_prepare(self) -> None:
+        self._uses_callback = False
+        self._prepare.stop()
+        self._prepare.start(self._on_prepare)
+        self._on_prepare()
+
     def _on_readable(self) -> None:
-        n = self.engine.drain()
+        engine = self.engine
+        # What greenlets did since the last flush may have put events in the ring, which a drain begins anew.
+        while engine.dirty and (count := engine.settle()) > self._seen:
+            start, self._seen = self._seen, count
+            self._dispatch(engine.records(start, count))
+        n = engine.drain()
         if n > 0:
             count = n & ~DRAIN_MORE
             self._seen = count
             if count:
-                self._dispatch(self.engine.records(0, count))
+                self._dispatch(engine.records(0, count))
             if n >= DRAIN_MORE:
                 self.hub.loop.run_callback(self._on_readable)
         else:

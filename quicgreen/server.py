@@ -17,7 +17,7 @@ from gevent.pool import Pool
 from greenlet import greenlet
 
 from . import _engine, hub
-from ._engine import ACCEPTED, IDLE, REQUEST, TYPE, Configuration, Keys, Record
+from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Configuration, Keys, Record
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
 from .exceptions import error
@@ -101,6 +101,8 @@ class Server:
         self.stream_timeout = stream_timeout
         self.address: tuple[str, int] | None = None
         """(ip, port) that is served, once started."""
+        self.sessions: dict[int, ServerConnection] = {}
+        """Open connections by their id, when they are handed over as sessions."""
         self._endpoint = -1
         self._running: set[Any] = set()  # greenlets that waited at least once
         self._stopped = Event()
@@ -167,7 +169,7 @@ class Server:
         )  # fmt: skip
         self._endpoint = self._bind()
         self._token = runtime.new_token()
-        runtime.targets[self._token] = self._on_event
+        runtime.targets[self._token] = self._on_session_event if self._sessions else self._on_event
         rc = engine.listen(
             self._endpoint,
             configuration,
@@ -277,10 +279,18 @@ class Server:
         kind = record[TYPE]
         if kind == REQUEST:
             self._spawn(Request(self, record, self._engine.take(record)))
-        elif kind == ACCEPTED:
+        elif kind == IDLE:
+            self._idle.set()
+
+    def _on_session_event(self, record: Record) -> None:
+        """In the hub's greenlet."""
+        kind = record[TYPE]
+        if kind == ACCEPTED:
             self._spawn(ServerConnection(self._runtime, record, self))
         elif kind == IDLE:
             self._idle.set()
+        elif (session := self.sessions.get(record[CONN])) is not None:
+            session._on_event(record)  # it came together with the connection
 
     def new_request(self, record: Record) -> Request:
         """The request of an event."""

@@ -402,8 +402,8 @@ typedef struct qg_endpoint_info {
     int fd; /* -1: not a socket */
 } qg_endpoint_info;
 
-/* Bind a UDP socket to `bind`, or take over the bound socket `fd` (>= 0; the engine owns it then).
- * QG_SYSTEM with errno, QG_INVALID, QG_NOMEM. */
+/* Bind a UDP socket to `bind`, or take over the bound UDP socket `fd` (>= 0; the engine owns it then,
+ * and has closed it when this fails). QG_SYSTEM with errno, QG_INVALID, QG_NOMEM. */
 int qg_endpoint_udp(qg_engine *engine, const qg_addr *bind, uint32_t flags, int fd);
 
 /* Join two engines (or one with itself) by a pair of endpoints in memory, with the addresses given.

@@ -224,11 +224,38 @@ static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr 
     }
 }
 
+/* A stateless reset bears no id that we know: its last bytes tell the connection that it ends, and
+ * quiche knows them (RFC 9000, section 10.3.1). Rationed, since anybody can send what looks alike and
+ * makes every connection to that address look at it. True when it was one. */
+static bool take_reset(qg_endpoint *ep, const uint8_t *data, size_t len, const qg_dgram *whole) {
+    qg_engine *e = ep->engine;
+    if (qg__link_alone(&ep->conns) ||
+        !qg__bucket_take(&e->offer_bucket, e->now_ns, ANSWER_BURST, ANSWER_RATE)) {
+        return false;
+    }
+    for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
+        qg_conn *conn = QG_CONTAINER(l, qg_conn, of_endpoint);
+        if (conn->is_server || conn->state != QG_CONN_OPEN ||
+            !qg__addr_equal(&conn->peer, &whole->from)) {
+            continue;
+        }
+        memcpy(e->io, data, len); /* quiche writes into what it is given */
+        deliver(conn, e->io, len, &whole->from, &whole->to);
+        if (quiche_conn_is_closed(conn->quiche)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void take_short(qg_endpoint *ep, uint8_t *data, size_t len, const qg_dgram *whole) {
     qg_engine *e = ep->engine;
     qg_conn *conn = find(e, data + 1, QG_CID_LEN);
     if (conn != NULL && conn->endpoint == ep) {
         deliver(conn, data, len, &whole->from, &whole->to);
+        return;
+    }
+    if (take_reset(ep, data, len, whole)) {
         return;
     }
     e->counters->unknown_connection_ids++;

@@ -114,7 +114,7 @@ int qg_connect(qg_engine *e, int endpoint, const qg_addr *peer, qg_config *confi
     }
     conn->token = token;
     if (timeout_us > 0) {
-        qg__timer_set(&e->timers, &conn->phase, e->now_ns + timeout_us * QG_NS_PER_US);
+        qg__timer_set(&e->timers, &conn->phase, qg__later(e->now_ns, timeout_us, QG_NS_PER_US));
     }
     e->counters->connections_opened++;
     qg__conn_dirty(conn);
@@ -124,7 +124,7 @@ int qg_connect(qg_engine *e, int endpoint, const qg_addr *peer, qg_config *confi
 
 static size_t copy(uint8_t *out, size_t capacity, const uint8_t *in, size_t len) {
     size_t n = qg__min(len, capacity);
-    memcpy(out, in, n);
+    qg__copy(out, in, n);
     return n;
 }
 
@@ -398,7 +398,7 @@ int qg_stream_unwait(qg_engine *e, uint64_t conn_id, uint64_t id, uint64_t token
 
 int qg_stream_shutdown(qg_engine *e, uint64_t conn_id, uint64_t id, uint32_t sides, uint64_t code) {
     qg_stream *s;
-    int rc = stream_of(e, conn_id, id, &s);
+    int rc = code <= QG_VARINT_MAX ? stream_of(e, conn_id, id, &s) : QG_INVALID;
     if (rc < 0) {
         return rc;
     }
@@ -425,7 +425,7 @@ int qg_stream_release(qg_engine *e, uint64_t conn_id, uint64_t id) {
 int qg_conn_close(qg_engine *e, uint64_t id, uint32_t app, uint64_t code, const uint8_t *reason,
                   size_t reason_len) {
     qg_conn *conn;
-    int rc = conn_of(e, id, &conn);
+    int rc = code <= QG_VARINT_MAX ? conn_of(e, id, &conn) : QG_INVALID;
     if (rc == QG_OK) {
         char text[128];
         snprintf(text, sizeof text, "%.*s", (int)qg__min(reason_len, sizeof text - 1),

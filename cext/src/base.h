@@ -46,12 +46,27 @@ static inline uint64_t qg__wall_s(void) {
     return (uint64_t)t.tv_sec;
 }
 
+/* `count` units of time after `now_ns`; QG_NEVER when that is beyond the clock. */
+static inline uint64_t qg__later(uint64_t now_ns, uint64_t count, uint64_t unit_ns) {
+    uint64_t ns;
+    return __builtin_mul_overflow(count, unit_ns, &ns) || __builtin_add_overflow(now_ns, ns, &ns)
+               ? QG_NEVER
+               : ns;
+}
+
 static inline uint64_t qg__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
 static inline size_t qg__min(size_t a, size_t b) {
     return a < b ? a : b;
+}
+
+/* memcpy, to which NULL may be given for no bytes (C11, section 7.24.1, forbids it). */
+static inline void qg__copy(void *to, const void *from, size_t len) {
+    if (len > 0) {
+        memcpy(to, from, len);
+    }
 }
 
 /* Big-endian numbers in unaligned memory. */
@@ -85,7 +100,9 @@ static inline uint64_t qg__get64(const uint8_t *p) {
     return (uint64_t)qg__get32(p) << 32 | qg__get32(p + 4);
 }
 
-/* Variable-length integers (RFC 9000, section 16): values below 2^62. */
+/* Variable-length integers (RFC 9000, section 16). */
+#define QG_VARINT_MAX ((UINT64_C(1) << 62) - 1)
+
 static inline size_t qg__varint_size(uint64_t v) {
     return v < 64 ? 1 : v < 16384 ? 2 : v < 1073741824 ? 4 : 8;
 }

@@ -148,7 +148,7 @@ int qg__conn_start(qg_conn *conn, const uint8_t *scid, size_t scid_len, const ui
     }
     uint64_t patience = config->options.handshake_timeout_ms;
     if (patience > 0) {
-        qg__timer_set(&e->timers, &conn->phase, e->now_ns + patience * QG_NS_PER_MS);
+        qg__timer_set(&e->timers, &conn->phase, qg__later(e->now_ns, patience, QG_NS_PER_MS));
     }
     return QG_OK;
 }
@@ -204,7 +204,7 @@ static uint64_t keep_alive_interval(const qg_conn *conn) {
     uint64_t ours = conn->config->options.max_idle_ms;
     uint64_t peers = qgq_conn_peer_idle_timeout_ms(conn->quiche);
     uint64_t idle = ours == 0 || (peers > 0 && peers < ours) ? peers : ours;
-    uint64_t third = idle * QG_NS_PER_MS / 3;
+    uint64_t third = qg__later(0, idle, QG_NS_PER_MS) / 3;
     return third > 0 ? qg__min64(third, KEEP_ALIVE_MAX_NS) : KEEP_ALIVE_MAX_NS;
 }
 
@@ -216,6 +216,8 @@ static void say_established(qg_conn *conn) {
         return;
     }
     conn->announced = true;
+    conn->token =
+        token; /* a session's end and streams are told too, until QG_OP_ATTACH to the listener */
     const uint8_t *alpn;
     size_t len;
     quiche_conn_application_proto(conn->quiche, &alpn, &len);

@@ -14,6 +14,9 @@
 /* How long the last bytes of a connection that is to be closed may take to be acknowledged. */
 #define LINGER_NS (1 * QG_NS_PER_S)
 
+/* More than a client's last handshake flight, a certificate chain included, ever takes. */
+#define LAST_FLIGHT_PACKETS 16
+
 /* ------------------------------------------------------------- why */
 
 static void set_cause(qg_conn *conn, uint16_t flags, uint64_t code, const char *text, size_t len) {
@@ -158,6 +161,12 @@ void qg__conn_close(qg_conn *conn, bool app, uint64_t code, const char *text) {
     if (conn->state >= QG_CONN_ENDING) {
         return;
     }
+    if (app && !conn->is_server && conn->state == QG_CONN_OPEN && !qg__link_alone(&conn->dirty)) {
+        /* A client may close in the turn in which its handshake completes. quiche 0.30 sends no more
+         * of the handshake once it is closing, and nothing else before that. */
+        unsigned budget = LAST_FLIGHT_PACKETS;
+        qg__conn_flush(conn, &budget);
+    }
     quiche_conn_close(conn->quiche, app, code, (const uint8_t *)text, strlen(text));
     qg__conn_dirty(conn);
     qg__conn_touch(conn);
@@ -201,7 +210,7 @@ void qg__conn_finish(qg_conn *conn, uint64_t timeout_us) {
         qg__h3_goaway(conn, conn->h3.first_unseen_id);
     }
     if (timeout_us > 0) {
-        qg__timer_set(&e->timers, &conn->phase, e->now_ns + timeout_us * QG_NS_PER_US);
+        qg__timer_set(&e->timers, &conn->phase, qg__later(e->now_ns, timeout_us, QG_NS_PER_US));
     }
     qg__conn_touch(conn);
 }

@@ -247,6 +247,9 @@ int qg_listen_stop(qg_engine *e, int index) {
 }
 
 int qg_listen_close(qg_engine *e, int index, uint64_t code) {
+    if (code > QG_VARINT_MAX) {
+        return QG_INVALID;
+    }
     qg_endpoint *ep = qg__endpoint_get(e, index);
     if (ep == NULL) {
         return QG_GONE;

@@ -103,9 +103,9 @@ struct qg_engine {
     unsigned client_next[2];
 
     uint32_t spin_us;
-    qg_bucket reset_bucket, version_bucket;
-    uint8_t *scratch; /* qg__head_decode */
-    uint8_t *io;      /* QG_IO_BYTES */
+    qg_bucket reset_bucket, version_bucket, offer_bucket; /* acceptor.c */
+    uint8_t *scratch;                                     /* qg__head_decode */
+    uint8_t *io;                                          /* QG_IO_BYTES */
 };
 
 /* The connection, or NULL when the id is stale. */

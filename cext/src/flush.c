@@ -25,7 +25,8 @@ static void commit(qg_datapath *dp, size_t len, size_t segment, const quiche_sen
  * own. Returns the packets pulled; 0: quiche has no more. */
 static unsigned send_run(qg_conn *conn, uint8_t *room) {
     qg_datapath *dp = conn->endpoint->dp;
-    size_t packet_max = conn->config->options.max_udp_payload_size;
+    /* QUIC allows a little more than one UDP send over IPv4 carries (RFC 9000, section 18.2). */
+    size_t packet_max = qg__min(conn->config->options.max_udp_payload_size, QG_RUN_MAX);
     unsigned segments_max = dp->capabilities & QG_CAP_GSO ? QG_RUN_SEGMENTS_MAX : 1;
     quiche_send_info first, info;
     size_t len = 0, segment = 0;

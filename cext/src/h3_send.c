@@ -35,7 +35,7 @@ static int put_parts(qg_stream *s, const part *parts, unsigned count, bool fin) 
         /* One write: quiche makes an object of each. */
         size_t at = 0;
         for (unsigned i = 0; i < count; i++) {
-            memcpy(io + at, parts[i].data, parts[i].len);
+            qg__copy(io + at, parts[i].data, parts[i].len);
             at += parts[i].len;
         }
         return qg__stream_put(s, io, total, fin);
@@ -77,10 +77,13 @@ int64_t qg__h3_write(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
     if (len == 0) {
         return fin ? qg__stream_send(s, NULL, 0, true) : 0;
     }
-    int64_t room = quiche_conn_stream_capacity(conn->quiche, s->id);
+    int64_t room = qg__stream_room(s);
+    if (room < 0) {
+        return room;
+    }
     uint8_t *io = conn->engine->io;
     size_t overhead = 1 + qg__varint_size(len);
-    if (room < 0 || (size_t)room <= overhead) {
+    if ((size_t)room <= overhead) {
         /* Not even a byte: this call's own refusal makes quiche remember the stream. */
         int64_t rc = qg__stream_send(s, NULL, 0, false);
         int armed = rc >= 0 ? quiche_conn_stream_writable(conn->quiche, s->id,

@@ -281,17 +281,18 @@ static int take_content_length(decoder *d, const qg_field *f) {
 void qg__priority_parse(const uint8_t *value, size_t len, uint8_t *urgency, bool *incremental) {
     *urgency = 3;
     *incremental = false;
-    for (size_t i = 0; i < len; i++) {
-        bool begins = i == 0 || value[i - 1] == ',' || value[i - 1] == ' ';
-        uint8_t next = i + 1 < len ? value[i + 1] : ',';
-        if (!begins) {
-            continue;
+    for (size_t i = 0, end; i < len; i = end + 1) {
+        const uint8_t *item = value + i;
+        for (end = i; end < len && value[end] != ',' && value[end] != ';' && value[end] != ' ';) {
+            end++;
         }
-        if (value[i] == 'u' && next == '=' && i + 2 < len && value[i + 2] >= '0' &&
-            value[i + 2] <= '7') {
-            *urgency = (uint8_t)(value[i + 2] - '0');
-        } else if (value[i] == 'i' && (next == ',' || next == ' ' || next == ';')) {
+        size_t item_len = end - i;
+        if (item_len == 3 && item[0] == 'u' && item[1] == '=' && item[2] >= '0' && item[2] <= '7') {
+            *urgency = (uint8_t)(item[2] - '0');
+        } else if (equals(item, item_len, "i") || equals(item, item_len, "i=?1")) {
             *incremental = true;
+        } else if (equals(item, item_len, "i=?0")) {
+            *incremental = false;
         }
     }
 }

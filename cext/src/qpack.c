@@ -57,7 +57,12 @@ int qg__qpack_begin(qg_qpack_reader *r, const uint8_t *section, size_t len, uint
                     size_t scratch_len) {
     *r = (qg_qpack_reader){section, section + len, scratch, scratch_len};
     uint32_t required, base;
-    if (!read_int(r, 8, &required) || required != 0 || !read_int(r, 7, &base)) {
+    if (!read_int(r, 8, &required) || required != 0) {
+        return QG_PROTOCOL;
+    }
+    /* With nothing inserted, a sign of 1 would make the base negative (section 4.5.1.2). */
+    bool negative = r->at < r->end && (*r->at & 0x80) != 0;
+    if (negative || !read_int(r, 7, &base)) {
         return QG_PROTOCOL;
     }
     return QG_OK;

@@ -25,7 +25,7 @@ void qg__pending_fail(qg_pending *p, int result, uint64_t code) {
 }
 
 static uint64_t deadline(const qg_engine *e, uint64_t timeout_us) {
-    return timeout_us > 0 ? e->now_ns + timeout_us * QG_NS_PER_US : QG_NEVER;
+    return timeout_us > 0 ? qg__later(e->now_ns, timeout_us, QG_NS_PER_US) : QG_NEVER;
 }
 
 /* What is left of a pending request's time, for the wait that takes over. */

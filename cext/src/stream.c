@@ -179,33 +179,34 @@ bool qg__stream_settle(qg_stream *s) {
 
 /* ------------------------------------------------------------- sending */
 
-static uint64_t stop_code(qg_stream *s) {
-    uint64_t code = 0;
-    quiche_conn_stream_send(s->conn->quiche, s->id, NULL, 0, false, &code);
-    return code;
-}
-
 static void on_stopped(qg_stream *s, uint64_t code) {
     s->send_code = code;
     end_send(s, QG_SEND_STOPPED);
     qg__wait_wake(s, &s->write, QG_EVENT_STREAM_ERROR, QG_STOPPED, code);
 }
 
-/* What a refusal of quiche means. */
-static int send_error(qg_stream *s, int64_t rc) {
+/* What a refusal of quiche means. `code` came with it: quiche says it once and may then forget the
+ * stream. */
+static int send_error(qg_stream *s, int64_t rc, uint64_t code) {
     if (rc == QUICHE_ERR_STREAM_STOPPED) {
-        on_stopped(s, stop_code(s));
+        on_stopped(s, code);
         return QG_STOPPED;
     }
     end_send(s, QG_SEND_RESET);
     return QG_CLOSED;
 }
 
+int64_t qg__stream_room(qg_stream *s) {
+    uint64_t code = 0;
+    int64_t room = qgq_conn_stream_capacity(s->conn->quiche, s->id, &code);
+    return room >= 0 ? room : send_error(s, room, code);
+}
+
 int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
     uint64_t code = 0;
     int64_t n = quiche_conn_stream_send(s->conn->quiche, s->id, data, len, fin, &code);
     if (n < 0 && n != QUICHE_ERR_DONE) {
-        return send_error(s, n);
+        return send_error(s, n, code);
     }
     qg__conn_dirty(s->conn);
     if (n < 0) {
@@ -221,7 +222,7 @@ int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin)
     int rc = quiche_conn_stream_writable(s->conn->quiche, s->id,
                                          qg__min(len - (size_t)n, SEND_LOW_WATER));
     if (rc < 0) {
-        return send_error(s, rc);
+        return send_error(s, rc, 0); /* it was not stopped a moment ago */
     }
     return n > 0 ? n : QG_AGAIN;
 }
@@ -240,7 +241,8 @@ static int keep(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
     uint64_t patience = s->conn->config->options.write_timeout_ms;
     if (s->write.token == 0 && patience > 0) {
         qg_engine *engine = s->conn->engine;
-        qg__timer_set(&engine->timers, &s->write.timer, engine->now_ns + patience * QG_NS_PER_MS);
+        qg__timer_set(&engine->timers, &s->write.timer,
+                      qg__later(engine->now_ns, patience, QG_NS_PER_MS));
     }
     return QG_OK;
 }
@@ -268,7 +270,7 @@ static bool push_out(qg_stream *s) {
             qg_engine *engine = s->conn->engine;
             uint64_t patience = s->conn->config->options.write_timeout_ms;
             qg__timer_set(&engine->timers, &s->write.timer,
-                          engine->now_ns + patience * QG_NS_PER_MS);
+                          qg__later(engine->now_ns, patience, QG_NS_PER_MS));
         }
     }
     if (s->out_at < s->out_len) {
@@ -285,9 +287,8 @@ void qg__stream_writable(qg_stream *s) {
     if (!send_open(s)) {
         return;
     }
-    int64_t room = quiche_conn_stream_capacity(s->conn->quiche, s->id);
+    int64_t room = qg__stream_room(s);
     if (room < 0) {
-        send_error(s, room);
         qg__stream_settle(s);
         return;
     }
@@ -405,8 +406,8 @@ int qg__wait_arm(qg_stream *s, qg_wait *wait, uint64_t token, uint64_t timeout_u
     wait->token = token;
     wait->due_type = 0;
     qg__timer_clear(&engine->timers, &wait->timer);
-    if (timeout_us > 0 &&
-        !qg__timer_set(&engine->timers, &wait->timer, engine->now_ns + timeout_us * QG_NS_PER_US)) {
+    if (timeout_us > 0 && !qg__timer_set(&engine->timers, &wait->timer,
+                                         qg__later(engine->now_ns, timeout_us, QG_NS_PER_US))) {
         wait->token = 0;
         return QG_NOMEM;
     }

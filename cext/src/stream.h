@@ -130,6 +130,9 @@ bool qg__stream_settle(qg_stream *stream);
  * QG_STOPPED, QG_CLOSED or QG_NOMEM. */
 int qg__stream_put(qg_stream *stream, const uint8_t *data, size_t len, bool fin);
 
+/* How many bytes quiche takes now; QG_STOPPED, QG_CLOSED. */
+int64_t qg__stream_room(qg_stream *stream);
+
 /* quiche may take more: go on with `out`, or wake who waits to write. */
 void qg__stream_writable(qg_stream *stream);
 

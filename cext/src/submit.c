@@ -36,10 +36,10 @@ static void request(qg_engine *e, qg_conn *conn, const qg_submission *op, const 
     qg__link_append(&e->failed, &p->link);
 }
 
-static void reset(qg_conn *conn, const qg_submission *op) {
-    qg_stream *s = qg__streams_find(&conn->streams, op->stream);
+static void reset(qg_conn *conn, uint64_t stream, uint64_t code) {
+    qg_stream *s = qg__streams_find(&conn->streams, stream);
     if (s != NULL) {
-        qg__stream_fail(s, op->code, QG_STATE);
+        qg__stream_fail(s, code, QG_STATE);
         qg__stream_release(s);
     }
 }
@@ -86,18 +86,20 @@ static void take(qg_engine *e, const qg_submission *op) {
     if (conn == NULL || conn->state >= QG_CONN_ENDING) {
         return;
     }
+    /* No larger code can be sent; nobody is here to be told. */
+    uint64_t code = qg__min64(op->code, QG_VARINT_MAX);
     switch (op->op) {
     case QG_OP_RESPOND:
         respond(conn, op, bytes);
         break;
     case QG_OP_RESET:
-        reset(conn, op);
+        reset(conn, op->stream, code);
         break;
     case QG_OP_RELEASE:
         release(conn, op);
         break;
     case QG_OP_CANCEL:
-        qg__conn_cancel(conn, op->token, op->code);
+        qg__conn_cancel(conn, op->token, code);
         break;
     case QG_OP_ATTACH:
         conn->token = op->token;

@@ -398,14 +398,43 @@ static void udp_close(qg_datapath *dp) {
 static const qg_datapath_ops udp_ops = {"udp",     udp_receive, udp_begin, udp_commit,
                                         udp_flush, udp_errors,  udp_close};
 
+/* Is the descriptor that was given a UDP socket with a port? */
+static bool is_bound_udp(int fd) {
+    struct sockaddr_storage local = {0};
+    socklen_t len = sizeof local;
+    int type = 0, protocol = 0;
+    socklen_t type_len = sizeof type, protocol_len = sizeof protocol;
+    return getsockname(fd, (struct sockaddr *)&local, &len) == 0 &&
+           (local.ss_family == AF_INET || local.ss_family == AF_INET6) &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) == 0 && type == SOCK_DGRAM &&
+           getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &protocol_len) == 0 &&
+           protocol == IPPROTO_UDP && ((struct sockaddr_in *)&local)->sin_port != 0;
+}
+
+static void give_up(udp *u, int fd, int result, int *out) {
+    int saved = errno;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (u != NULL) {
+        free(u->rx);
+        free(u->tx);
+    }
+    free(u);
+    errno = saved;
+    *out = result;
+}
+
 qg_datapath *qg__udp_open(const qg_addr *bind_to, uint32_t flags, int fd, qg_counters *counters,
                           int *result) {
     udp *u = calloc(1, sizeof *u);
     if (u == NULL || (u->rx = malloc(RX_SLOTS * SLOT_SIZE)) == NULL ||
         (u->tx = malloc(TX_BYTES)) == NULL) {
-        *result = QG_NOMEM;
-        free(u != NULL ? u->rx : NULL);
-        free(u);
+        give_up(u, fd, QG_NOMEM, result);
+        return NULL;
+    }
+    if (fd >= 0 && !is_bound_udp(fd)) {
+        give_up(u, fd, QG_INVALID, result);
         return NULL;
     }
     u->base = (qg_datapath){.ops = &udp_ops, .counters = counters, .fd = fd};
@@ -415,10 +444,7 @@ qg_datapath *qg__udp_open(const qg_addr *bind_to, uint32_t flags, int fd, qg_cou
     socklen_t len = sizeof u->base.local.bytes;
     if (u->base.fd < 0 ||
         getsockname(u->base.fd, (struct sockaddr *)(void *)u->base.local.bytes, &len) != 0) {
-        *result = QG_SYSTEM;
-        free(u->rx);
-        free(u->tx);
-        free(u);
+        give_up(u, u->base.fd, QG_SYSTEM, result);
         return NULL;
     }
     u->base.local.len = len;

@@ -48,3 +48,23 @@ pub extern "C" fn qgq_conn_peer_idle_timeout_ms(conn: &Connection) -> u64 {
     conn.peer_transport_params()
         .map_or(0, |params| params.max_idle_timeout)
 }
+
+/// As `quiche_conn_stream_capacity`, with the code of a peer that stopped reading in `code`. Other
+/// errors are `QUICHE_ERR_INVALID_STREAM_STATE`.
+///
+/// Whoever is told so first is told last: quiche may forget the stream with it.
+#[no_mangle]
+pub extern "C" fn qgq_conn_stream_capacity(
+    conn: &mut Connection,
+    stream_id: u64,
+    code: &mut u64,
+) -> i64 {
+    match conn.stream_capacity(stream_id) {
+        Ok(bytes) => bytes as i64,
+        Err(Error::StreamStopped(reason)) => {
+            *code = reason;
+            -15
+        }
+        Err(_) => -7,
+    }
+}
