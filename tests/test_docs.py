@@ -19,8 +19,8 @@ ERRORS = ROOT / "docs" / "errors.md"
 _HEADER = """\
 # Errors
 
-Made from `CAUSES` in `quicgreen/exceptions.py`. Every exception has `cause`, `code`, `wire_code`, `remote` and
-`request_sent`; all classes are below `QuicException`, which is an `OSError`.
+Made from `CAUSES` in `quicgreen/exceptions.py`. Every exception has `cause`, `code`, `wire_code`,
+`remote` and `request_sent`; all classes are below `QuicException`, which is an `OSError`.
 
 | cause | class | code | what it says | what to do |
 |---|---|---|---|---|

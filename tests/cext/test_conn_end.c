@@ -1,0 +1,326 @@
+#include "harness.h"
+
+static void close_with(side *s, uint64_t conn, bool app, uint64_t code, const char *reason) {
+    CHECK_EQ(qg_conn_close(s->engine, conn, app, code, (const uint8_t *)reason, strlen(reason)),
+             QG_OK);
+}
+
+/* The server's connection is announced with this token from now on, its end included. */
+static void attach(rig *r, uint64_t token) {
+    submit(&r->server, (qg_submission){.op = QG_OP_ATTACH, .conn = r->server_conn, .token = token},
+           NULL, 0, NULL, 0);
+    turn(r);
+}
+
+TEST(a_client_closes) {
+    rig r;
+    rig_start(&r, NULL);
+    attach(&r, 77);
+    close_with(&r.client, r.conn, true, 0x10c, "because");
+    const seen *e = await_closed(&r, &r.client, 0x10c, QG_APP | QG_ESTABLISHED);
+    CHECK_EQ(e->event.token, CONN_TOKEN);
+    CHECK_TEXT(head_of(e), e->event.head_len, "because");
+    e = await_closed(&r, &r.server, 0x10c, QG_APP | QG_REMOTE | QG_ESTABLISHED);
+    CHECK_EQ(e->event.token, 77);
+    CHECK_TEXT(head_of(e), e->event.head_len, "because");
+    turn(&r);
+    CHECK_EQ(count_events(&r.client, QG_EVENT_CLOSED), 0);
+    CHECK_EQ(r.client.counters.connections_closed, 1);
+    CHECK_EQ(r.server.counters.connections_closed, 1);
+    rig_close(&r);
+}
+
+TEST(a_server_closes) {
+    rig r;
+    rig_start(&r, NULL);
+    attach(&r, 77);
+    close_with(&r.server, r.server_conn, true, 0, "");
+    await_closed(&r, &r.server, 0, QG_APP | QG_ESTABLISHED);
+    const seen *e = await_closed(&r, &r.client, 0, QG_APP | QG_REMOTE | QG_ESTABLISHED);
+    CHECK_EQ(e->event.head_len, 0);
+    rig_close(&r);
+}
+
+TEST(a_transport_code) {
+    rig r;
+    rig_start(&r, NULL);
+    close_with(&r.server, r.server_conn, false, 0x0a, "protocol violation");
+    const seen *e = await_closed(&r, &r.client, 0x0a, QG_REMOTE | QG_ESTABLISHED);
+    CHECK_TEXT(head_of(e), e->event.head_len, "protocol violation");
+    rig_close(&r);
+}
+
+TEST(a_long_reason_is_cut) {
+    char reason[1000];
+    rig r;
+    memset(reason, 'r', sizeof reason);
+    rig_start(&r, NULL);
+    CHECK_EQ(qg_conn_close(r.client.engine, r.conn, 1, 5, (uint8_t *)reason, sizeof reason), QG_OK);
+    const seen *e = await_closed(&r, &r.client, 5, QG_APP | QG_ESTABLISHED);
+    CHECK(e->event.head_len >= 100 && e->event.head_len <= 127);
+    rig_close(&r);
+}
+
+TEST(the_first_reason_counts) {
+    rig r;
+    rig_start(&r, NULL);
+    close_with(&r.client, r.conn, true, 1, "first");
+    close_with(&r.client, r.conn, true, 2, "second");
+    const seen *e = await_closed(&r, &r.client, 1, QG_APP | QG_ESTABLISHED);
+    CHECK_TEXT(head_of(e), e->event.head_len, "first");
+    rig_close(&r);
+}
+
+TEST(a_connection_closed_before_it_began) {
+    rig r;
+    rig_open(&r, NULL);
+    r.conn = rig_dial(&r);
+    close_with(&r.client, r.conn, true, 9, "changed my mind");
+    const seen *e = await_event(&r, &r.client, QG_EVENT_CLOSED);
+    CHECK_EQ(e->event.flags & (QG_REMOTE | QG_ESTABLISHED), 0);
+    UNTIL(&r, r.client.engine->cids.count == 0);
+    CHECK_EQ(r.server.counters.connections, 0);
+    rig_close(&r);
+}
+
+TEST(a_connection_closed_in_its_first_turn) {
+    rig r;
+    rig_open(&r, NULL);
+    r.conn = rig_dial(&r);
+    while (take_event(&r.client, QG_EVENT_CONNECTED) == NULL) {
+        side_turn(&r.client);
+        side_turn(&r.server);
+    }
+    close_with(&r.client, r.conn, true, 0x100, "");
+    await_closed(&r, &r.client, 0x100, QG_APP | QG_ESTABLISHED);
+    UNTIL(&r, r.server.counters.connections == 0);
+    CHECK_EQ(r.server.counters.handshakes_completed, 1);
+    rig_close(&r);
+}
+
+/* The server knows nothing of the connection any more, but has the key that its token came from. */
+TEST(a_stateless_reset_is_recognised) {
+    rig r;
+    rig_start(&r, NULL);
+    exchange(&r, 1);
+    qg__conn_free(conn_at(&r.server, r.server_conn));
+    request(&r, 2, "GET", "/lost", NULL, 0, QG_FIN);
+    await_closed(&r, &r.client, 0, QG_LOST | QG_REMOTE | QG_ESTABLISHED);
+    const seen *e = await_token(&r, &r.client, 2);
+    CHECK_EQ(e->event.type, QG_EVENT_STREAM_ERROR);
+    CHECK_EQ(e->event.status, -QG_CLOSED);
+    CHECK_EQ(r.server.counters.resets_sent, 1);
+    rig_close(&r);
+}
+
+static bool answer_with_versions(void *arg, uint8_t *data, size_t len) {
+    rig *r = arg;
+    uint8_t out[64] = {0x80}, *at = out + 5;
+    *at++ = data[6 + data[5]]; /* the ids change places */
+    memcpy(at, data + 7 + data[5], at[-1]);
+    at += at[-1];
+    *at++ = data[5];
+    memcpy(at, data + 6, data[5]);
+    at += data[5];
+    memcpy(at, "\x1a\x2a\x3a\x4a", 4);
+    (void)len;
+    qg_engine_inject(r->client.engine, r->client.endpoint, out, (size_t)(at + 4 - out),
+                     &r->server_addr, &r->client_addr);
+    return false;
+}
+
+TEST(no_common_version) {
+    rig r;
+    rig_open(&r, NULL);
+    qg__pair_set_filter(datapath_of(&r.client), answer_with_versions, &r);
+    r.conn = rig_dial(&r);
+    await_closed(&r, &r.client, 0, QG_VERSION | QG_REMOTE);
+    rig_close(&r);
+}
+
+TEST(everybody_who_waits_is_told) {
+    rig r;
+    uint8_t byte;
+    uint32_t flags;
+    uint64_t code;
+    rig_options o;
+    rig_defaults(&o);
+    o.server.initial_max_streams_bidi = 2;
+    rig_start(&r, &o);
+    request(&r, 1, "GET", "/waits", NULL, 0, QG_FIN);
+    uint64_t stream = open_request(&r, "POST", "/", 0);
+    request(&r, 2, "GET", "/pending", NULL, 0, QG_FIN); /* the limit is reached */
+    turn(&r);
+    CHECK_EQ(qg_stream_await_response(r.client.engine, r.conn, stream, 3, 0), QG_AGAIN);
+    CHECK_EQ(qg_stream_read(r.server.engine, r.server_conn, stream, &byte, 1, 4, 0, &flags, &code),
+             QG_AGAIN);
+    close_with(&r.client, r.conn, true, 0x102, "bye");
+    await_closed(&r, &r.client, 0x102, QG_APP | QG_ESTABLISHED);
+    for (uint64_t token = 1; token <= 3; token++) {
+        const seen *e = await_token(&r, &r.client, token);
+        CHECK_EQ(e->event.type, QG_EVENT_STREAM_ERROR);
+        CHECK_EQ(e->event.status, -QG_CLOSED);
+        CHECK_EQ(e->event.code, 0x102);
+        CHECK_EQ((e->event.flags & QG_MORE) != 0, token == 2); /* nothing of it was sent */
+    }
+    const seen *e = await_token(&r, &r.server, 4);
+    CHECK_EQ(e->event.status, -QG_CLOSED);
+    CHECK(e->event.flags & QG_REMOTE);
+    rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- draining */
+
+#define ALL ((UINT64_C(1) << 62) - 4)
+
+TEST(a_listener_stops_in_two_steps) {
+    rig r;
+    rig_start(&r, NULL);
+    request(&r, 1, "GET", "/first", NULL, 0, QG_FIN);
+    UNTIL(&r, count_events(&r.server, QG_EVENT_REQUEST) == 1);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    uint64_t begin = qg__now_ns();
+    const seen *e = await_event(&r, &r.client, QG_EVENT_GOAWAY);
+    CHECK_EQ(e->event.token, CONN_TOKEN);
+    CHECK_EQ(e->event.stream, ALL);
+    e = await_event(&r, &r.client, QG_EVENT_GOAWAY);
+    CHECK_EQ(e->event.stream, 4);
+    CHECK(qg__now_ns() - begin >= 15 * QG_NS_PER_MS);
+    CHECK(take_event(&r.client, QG_EVENT_CLOSED) == NULL); /* the request is under way */
+    CHECK_EQ(answer_all(&r.server), 1);
+    CHECK_EQ(await_token(&r, &r.client, 1)->event.status, 200);
+    await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_REMOTE | QG_ESTABLISHED);
+    CHECK_EQ(await_event(&r, &r.server, QG_EVENT_IDLE)->event.token, LISTEN_TOKEN);
+    CHECK_EQ(r.server.counters.connections, 0);
+    rig_close(&r);
+}
+
+TEST(after_goaway_a_client_sends_no_request) {
+    rig r;
+    uint64_t stream;
+    uint8_t head[8] = {0xd1};
+    rig_start(&r, NULL);
+    request(&r, 1, "GET", "/", NULL, 0, QG_FIN);
+    turn(&r);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    await_event(&r, &r.client, QG_EVENT_GOAWAY);
+    request(&r, 2, "GET", "/", NULL, 0, QG_FIN);
+    const seen *e = await_token(&r, &r.client, 2);
+    CHECK_EQ(e->event.type, QG_EVENT_STREAM_ERROR);
+    CHECK_EQ(e->event.status, -QG_REFUSED);
+    CHECK(e->event.flags & QG_MORE);
+    CHECK_EQ(qg_stream_request(r.client.engine, r.conn, head, 1, 0, 3, 0, &stream), QG_REFUSED);
+    rig_close(&r);
+}
+
+TEST(a_handshake_under_way_is_drained_when_it_is_complete) {
+    rig r;
+    rig_open(&r, NULL);
+    r.conn = rig_dial(&r);
+    side_turn(&r.client);
+    side_turn(&r.server);
+    CHECK_EQ(r.server.counters.connections, 1);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    await_event(&r, &r.client, QG_EVENT_CONNECTED);
+    await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_REMOTE | QG_ESTABLISHED);
+    await_event(&r, &r.server, QG_EVENT_IDLE);
+    rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- finish */
+
+TEST(finish_delivers_what_was_written_even_with_loss) {
+    rig r;
+    static uint8_t body[300000];
+    uint64_t code;
+    rig_start(&r, NULL);
+    exchange(&r, 1);
+    uint64_t stream = open_request(&r, "GET", "/large", QG_FIN);
+    const seen *e = await_event(&r, &r.server, QG_EVENT_REQUEST);
+    lossy up = {.random = 3, .percent = 15}, down = {.random = 4, .percent = 15};
+    make_lossy(&r.client, &up);
+    make_lossy(&r.server, &down);
+    respond(&r.server, e, "200", NULL, 0, 0);
+    fill_pattern(body, sizeof body, 0);
+    size_t sent = 0;
+    flow down_flow = {.from = &r.server,
+                      .to = &r.client,
+                      .from_conn = r.server_conn,
+                      .to_conn = r.conn,
+                      .stream = stream,
+                      .size = sizeof body,
+                      .piece = 50000,
+                      .token = 500};
+    CHECK_EQ(qg_stream_await_response(r.client.engine, r.conn, stream, 3, 0), QG_AGAIN);
+    while (sent < sizeof body) { /* the client reads nothing: it all waits in quiche */
+        int64_t n = qg_stream_write(r.server.engine, r.server_conn, stream, body + sent,
+                                    sizeof body - sent, QG_FIN, 0, 0, &code);
+        CHECK(n > 0 || n == QG_AGAIN);
+        sent += n > 0 ? (size_t)n : 0;
+        breathe(&r);
+    }
+    CHECK_EQ(qg_conn_finish(r.server.engine, r.server_conn, 5000000), QG_OK);
+    e = await_token(&r, &r.client, 3);
+    down_flow.got = e->event.body_len;
+    down_flow.fin_sent = true;
+    flow_all(&r, &down_flow);
+    await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_REMOTE | QG_ESTABLISHED);
+    CHECK(down.dropped > 0);
+    rig_close(&r);
+}
+
+TEST(finish_waits_no_longer_than_it_may) {
+    rig r;
+    rig_start(&r, NULL);
+    open_request(&r, "POST", "/", 0); /* never ended */
+    turn(&r);
+    CHECK_EQ(qg_conn_finish(r.client.engine, r.conn, 30000), QG_OK);
+    uint64_t begin = qg__now_ns();
+    await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_ESTABLISHED);
+    CHECK(qg__now_ns() - begin >= 20 * QG_NS_PER_MS);
+    rig_close(&r);
+}
+
+TEST(finish_without_work_or_time_closes_at_once) {
+    for (uint64_t timeout_us = 0; timeout_us < 2000000; timeout_us += 1000000) {
+        rig r;
+        rig_start(&r, NULL);
+        exchange(&r, 1);
+        uint64_t begin = qg__now_ns();
+        CHECK_EQ(qg_conn_finish(r.client.engine, r.conn, timeout_us), QG_OK);
+        await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_ESTABLISHED);
+        CHECK(qg__now_ns() - begin < QG_NS_PER_S / 2);
+        rig_close(&r);
+    }
+}
+
+TEST(a_finishing_connection_takes_no_request) {
+    rig r;
+    rig_start(&r, NULL);
+    request(&r, 1, "GET", "/", NULL, 0, QG_FIN);
+    turn(&r);
+    CHECK_EQ(qg_conn_finish(r.client.engine, r.conn, 5000000), QG_OK);
+    request(&r, 2, "GET", "/", NULL, 0, QG_FIN);
+    CHECK_EQ(await_token(&r, &r.client, 2)->event.status, -QG_REFUSED);
+    answer_all(&r.server);
+    CHECK_EQ(await_token(&r, &r.client, 1)->event.status, 200); /* which was under way */
+    await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_ESTABLISHED);
+    rig_close(&r);
+}
+
+TEST(finish_of_raw_streams) {
+    rig_options o;
+    rig r;
+    uint8_t got[10];
+    bool fin;
+    rig_defaults(&o);
+    o.client.raw = o.server.raw = 1;
+    rig_start(&r, &o);
+    uint64_t stream = raw_send(&r.client, r.conn, false, "last words", 10, true);
+    CHECK_EQ(qg_conn_finish(r.client.engine, r.conn, 5000000), QG_OK);
+    CHECK_EQ(await_event(&r, &r.server, QG_EVENT_STREAM_OPENED)->event.stream, stream);
+    CHECK_EQ(raw_read(&r.server, r.server_conn, stream, got, sizeof got, &fin), 10);
+    CHECK(fin);
+    await_closed(&r, &r.client, 0, QG_APP | QG_ESTABLISHED);
+    rig_close(&r);
+}

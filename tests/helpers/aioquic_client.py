@@ -1,0 +1,198 @@
+"""A peer: a client made of aioquic. Prints what happened as JSON.
+
+Options
+    host, port, ca, server_name     where to; `server_name` is what the certificate must be for
+    rounds      a list of connections, one after the other; each a list of requests that are sent together.
+                With more than one, the session ticket of a round is used in the next.
+    alpn        another protocol than h3: each request's body goes on a raw stream of its own
+    cert, key   a client certificate
+    versions    QUIC versions to offer, the first one first
+    ip          send to this address instead of `host`'s
+A request is {"method", "path", "size", "fields", "cancel"}: `size` bytes of body, `cancel` gives it up with
+H3_REQUEST_CANCELLED once its response has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.metadata
+import json
+
+import ready
+from aioquic.asyncio import QuicConnectionProtocol, connect
+from aioquic.h3.connection import ErrorCode, H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+
+from helpers import bodies
+
+VERSION = f"aioquic/{importlib.metadata.version('aioquic')}"
+
+
+class Answer:
+    def __init__(self):
+        self.status = 0
+        self.interim, self.fields, self.trailers = [], [], None
+        self.sha, self.length = hashlib.sha256(), 0
+        self.reset = None
+        self.stopped = None
+        self.content = b""
+        self.done = asyncio.get_running_loop().create_future()
+
+    def told(self):
+        return {
+            "status": self.status,
+            "interim": self.interim,
+            "fields": self.fields,
+            "trailers": self.trailers,
+            "length": self.length,
+            "sha256": self.sha.hexdigest(),
+            "content": self.content.decode("latin-1"),
+            "reset": self.reset,
+            "stopped": self.stopped,
+        }
+
+    def take_fields(self, raw):
+        fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in raw]
+        if fields and fields[0][0] != ":status":
+            self.trailers = fields
+        elif fields[0][1].startswith("1"):
+            self.interim.append(int(fields[0][1]))
+        else:
+            self.status, self.fields = int(fields[0][1]), fields[1:]
+
+    def take_data(self, data):
+        self.sha.update(data)
+        self.length += len(data)
+        if len(self.content) < 1024:  # for small answers that are to be read
+            self.content = (self.content + data)[:1024]
+
+    def end(self):
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Client(QuicConnectionProtocol):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.http = None
+        self.answers = {}
+        self.handshake = {}
+        self.closed_with = None
+        self.cancelling = set()
+
+    def quic_event_received(self, event):
+        if isinstance(event, events.HandshakeCompleted):
+            self.handshake = {"alpn": event.alpn_protocol, "resumed": event.session_resumed}
+            self.handshake["early"] = event.early_data_accepted
+        elif isinstance(event, events.ConnectionTerminated):
+            self.closed_with = {"code": event.error_code, "reason": event.reason_phrase}
+            for answer in self.answers.values():
+                answer.end()
+        elif isinstance(event, events.StreamReset) and event.stream_id in self.answers:
+            self.answers[event.stream_id].reset = event.error_code
+            self.answers[event.stream_id].end()
+        elif isinstance(event, events.StopSendingReceived) and event.stream_id in self.answers:
+            self.answers[event.stream_id].stopped = event.error_code
+        if self.http is not None:
+            for received in self.http.handle_event(event):
+                self.take(received)
+        elif isinstance(event, events.StreamDataReceived) and event.stream_id in self.answers:
+            self.answers[event.stream_id].take_data(event.data)
+            if event.end_stream:
+                self.answers[event.stream_id].end()
+
+    def take(self, received):
+        answer = self.answers.get(received.stream_id)
+        if answer is None:
+            return
+        if isinstance(received, HeadersReceived):
+            answer.take_fields(received.headers)
+            if received.stream_id in self.cancelling and answer.status:
+                self._quic.stop_stream(received.stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+                answer.end()
+        elif isinstance(received, DataReceived):
+            answer.take_data(received.data)
+        if received.stream_ended:
+            answer.end()
+
+    def send(self, request, authority):
+        stream = self._quic.get_next_available_stream_id()
+        self.answers[stream] = Answer()
+        size = request.get("size")
+        if self.http is None:
+            text = request["text"].encode() if "text" in request else bodies.body(size)
+            self._quic.send_stream_data(stream, text, True)
+            return self.answers[stream]
+        if request.get("cancel"):
+            self.cancelling.add(stream)
+        fields = [
+            (b":method", request.get("method", "GET").encode()),
+            (b":scheme", b"https"),
+            (b":authority", authority.encode()),
+            (b":path", request["path"].encode()),
+            (b"user-agent", VERSION.encode()),
+            *((n.encode("latin-1"), v.encode("latin-1")) for n, v in request.get("fields", [])),
+        ]
+        self.http.send_headers(stream, fields, size is None)
+        if size is not None:
+            trailers = request.get("trailers")
+            self.http.send_data(stream, bodies.body(size), trailers is None)
+            if trailers is not None:
+                self.http.send_headers(stream, [(n.encode(), v.encode()) for n, v in trailers], True)
+        return self.answers[stream]
+
+
+async def run_round(options, configuration, requests, tickets):
+    raw = "h3" not in configuration.alpn_protocols
+    told = {}
+    try:
+        async with connect(
+            options.get("ip", options["host"]),
+            options["port"],
+            configuration=configuration,
+            create_protocol=Client,
+            session_ticket_handler=tickets.append,
+        ) as client:
+            if not raw:
+                client.http = H3Connection(client._quic)
+            authority = f"{options['host']}:{options['port']}"
+            answers = [client.send(request, authority) for request in requests]
+            client.transmit()
+            await asyncio.wait_for(asyncio.gather(*(a.done for a in answers)), 40)
+            told = {**client.handshake, "answers": [a.told() for a in answers]}
+            told["negotiated"] = client._quic._version
+            told["settings"] = client.http.received_settings if client.http is not None else None
+            # A ping's answer comes behind the tickets, and behind what the server says to our cancellations.
+            if client.closed_with is None:
+                await client.ping()
+        told["closed"] = client.closed_with
+    except ConnectionError as e:
+        told["error"] = repr(e)
+    return told
+
+
+async def main() -> None:
+    options = ready.options()
+    configuration = QuicConfiguration(
+        is_client=True,
+        alpn_protocols=options.get("alpn", ["h3"]),
+        server_name=options.get("server_name", options["host"]),
+        idle_timeout=options.get("idle_timeout", 20),
+    )
+    configuration.load_verify_locations(options["ca"])
+    if "cert" in options:
+        configuration.load_cert_chain(options["cert"], options["key"])
+    if "versions" in options:
+        configuration.supported_versions = options["versions"]
+        configuration.original_version = options["versions"][0]
+    told, tickets = [], []
+    for requests in options["rounds"]:
+        configuration.session_ticket = tickets[-1] if tickets else None
+        told.append(await run_round(options, configuration, requests, tickets))
+    print(json.dumps({"version": VERSION, "rounds": told, "tickets": len(tickets)}))
+
+
+asyncio.run(main())

@@ -1,0 +1,120 @@
+"""Peers, each started once, and what talks to them. The tests themselves run in this process, unpatched."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from helpers.processes import Peer, run_client
+
+import quicgreen
+from quicgreen.testing import Authority, Certificate, Link
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(nothing_left: None) -> None:
+    """Whatever happens on the wire, nothing stays open here."""
+
+
+def _served(script: str, certificate: Certificate, **options: Any) -> Iterator[Peer]:
+    with Peer(script, certfile=certificate.certfile, keyfile=certificate.keyfile, **options) as peer:
+        if "alpn" not in options and "ca_certs" not in options:
+            peer.wait_until_it_answers(certificate.ca_certs)
+        yield peer
+
+
+@pytest.fixture(scope="session")
+def hypercorn(certificate: Certificate) -> Iterator[Peer]:
+    yield from _served("hypercorn_server.py", certificate)
+
+
+@pytest.fixture(scope="session")
+def aioquic(certificate: Certificate) -> Iterator[Peer]:
+    yield from _served("aioquic_server.py", certificate)
+
+
+@pytest.fixture(scope="session")
+def aioquic_raw(certificate: Certificate) -> Iterator[Peer]:
+    yield from _served("aioquic_server.py", certificate, alpn=["raw-test"])
+
+
+@pytest.fixture(scope="session")
+def ours(certificate: Certificate) -> Iterator[Peer]:
+    """Our server, with room for a thousand requests on a connection."""
+    config = {"initial_max_streams_bidi": 1000}
+    yield from _served("our_server.py", certificate, config=config)
+
+
+@pytest.fixture(scope="session")
+def ours_raw(certificate: Certificate) -> Iterator[Peer]:
+    yield from _served("our_server.py", certificate, alpn=["raw-test"])
+
+
+@pytest.fixture(scope="session")
+def ours_with_retry(certificate: Certificate) -> Iterator[Peer]:
+    yield from _served("our_server.py", certificate, retry="always")
+
+
+@pytest.fixture(params=["hypercorn", "aioquic", "ours"])
+def server(request: pytest.FixtureRequest) -> Peer:
+    """Each HTTP/3 server in turn."""
+    peer: Peer = request.getfixturevalue(request.param)
+    return peer
+
+
+@pytest.fixture
+def start_ours(certificate: Certificate) -> Iterator[Callable[..., Peer]]:
+    """Start a server of ours for one test."""
+    started: list[Peer] = []
+    keys = {"secret": secrets.token_hex(32), "origin_s": int(time.time())}
+
+    def start(**options: Any) -> Peer:
+        files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
+        peer = Peer("our_server.py", **{**files, **keys, **options})
+        started.append(peer)
+        return peer
+
+    yield start
+    for peer in started:
+        peer.stop()
+
+
+@pytest.fixture
+def session(certificates: Authority, certificate: Certificate) -> Iterator[quicgreen.Session]:
+    """A client that trusts the peers' certificate."""
+    with quicgreen.Session(verify=certificates.ca_certs, timeout=20.0) as session:
+        yield session
+
+
+@pytest.fixture
+def aioquic_client(certificates: Authority, certificate: Certificate) -> Callable[..., dict[str, Any]]:
+    """Run requests with aioquic against a peer; the one round's result."""
+
+    def run(
+        peer: Peer | Link, requests: list[dict[str, Any]], *more: list[dict[str, Any]], **options: Any
+    ) -> dict[str, Any]:
+        rounds = [requests, *more]
+        given = {"host": "localhost", "ip": peer.address[0], "port": peer.port, "ca": certificates.ca_certs}
+        result = run_client("aioquic_client.py", rounds=rounds, **{**given, **options})
+        assert result["version"].startswith("aioquic/")
+        return result if more else result["rounds"][0]
+
+    return run
+
+
+@pytest.fixture
+def curl(certificates: Authority, certificate: Certificate) -> Callable[..., list[dict[str, Any]]]:
+    """Run requests with libcurl; their results."""
+
+    def run(*requests: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+        result = run_client(
+            "curl_client.py", requests=list(requests), **{"ca": certificates.ca_certs, **options}
+        )
+        assert "ngtcp2" in result["version"]
+        answers: list[dict[str, Any]] = result["answers"]
+        return answers
+
+    return run

@@ -1,0 +1,197 @@
+"""What the test modules share: a certificate, a server and a session for a block, a census of what is open,
+processes of their own for what cannot be tried in pytest's. Imports no pytest: those processes use it too."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gevent
+from greenlet import greenlet
+
+import quicgreen
+from quicgreen import _engine, hub
+from quicgreen.configuration import ServerTls
+from quicgreen.stream import Stream
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+PATIENCE_S = 5.0
+"""For what takes milliseconds; a busy machine gets the rest."""
+
+
+@cache
+def certificate() -> tuple[str, str]:
+    """(certificate, key) for this host, signed by itself."""
+    return _engine.self_signed("localhost,127.0.0.1,::1")
+
+
+def server_tls(**options: Any) -> ServerTls:
+    cert, key = certificate()
+    return ServerTls(cert_pem=cert, key_pem=key, **options)
+
+
+def make_server(handle: Any, listener: Any = ("127.0.0.1", 0), **options: Any) -> quicgreen.Server:
+    if not options.keys() & {"tls", "certfile"}:
+        options["tls"] = server_tls()
+    return quicgreen.Server(listener, handle, **options)
+
+
+@contextlib.contextmanager
+def serving(handle: Any, listener: Any = ("127.0.0.1", 0), **options: Any) -> Iterator[quicgreen.Server]:
+    """A started server; its handlers are killed at the end of the block."""
+    server = make_server(handle, listener, **options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(timeout=0)
+
+
+@contextlib.contextmanager
+def serving_raw(handle: Any, **options: Any) -> Iterator[quicgreen.Server]:
+    """A server of raw streams: `handle` gets a connection."""
+    with serving(handle, tls=server_tls(alpn=("raw",)), **options) as server:
+        yield server
+
+
+def connect(server: quicgreen.Server, **options: Any) -> quicgreen.Connection:
+    return quicgreen.connect(*server.address, verify=False, **options)
+
+
+def connect_raw(server: quicgreen.Server, **options: Any) -> quicgreen.Connection:
+    return connect(server, alpn=("raw",), **options)
+
+
+def new_session(**options: Any) -> quicgreen.Session:
+    return quicgreen.Session(**{"verify": False, **options})
+
+
+def url_of(server: quicgreen.Server, path: str = "/") -> str:
+    host, port = server.address
+    return f"https://[{host}]:{port}{path}" if ":" in host else f"https://{host}:{port}{path}"
+
+
+def hello(request: quicgreen.Request) -> None:
+    request.respond(200, {"content-type": "text/plain"}, b"hello")
+
+
+def echo(request: quicgreen.Request) -> None:
+    request.respond(200, {"x-method": request.method, "x-path": request.path}, request.read())
+
+
+def read_all(stream: Stream) -> bytes:
+    return stream.read()
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> bool:
+    """Let the hub run until `condition()` is true; False when that takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        gevent.sleep(0.002)
+    return True
+
+
+def turn_loop(turns: int = 2) -> None:
+    """Let the hub go round."""
+    for _ in range(turns):
+        gevent.sleep(0)
+        gevent.sleep(0.001)
+
+
+# ---------------------------------------------------------------- what is open
+
+
+def counters() -> dict[str, int]:
+    return hub.current().engine.counters()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def live_greenlets() -> int:
+    return sum(1 for o in gc.get_objects() if issubclass(type(o), greenlet) and o and not o.dead)
+
+
+def census() -> dict[str, int]:
+    runtime = hub.current()
+    now = runtime.engine.counters()
+    return {
+        "connections": now["connections"],
+        "streams": now["streams"],
+        "targets": len(runtime.targets),
+        "references": runtime._references,
+        "descriptors": descriptors(),
+        "greenlets": live_greenlets(),
+    }
+
+
+@cache
+def warm_up() -> None:
+    """Open what an engine opens once and keeps: its client sockets; and gevent's, for names."""
+    gevent.get_hub().threadpool.apply(int)
+    with serving(hello) as server:
+        connections = [connect(server) for _ in range(16)]
+        for connection in connections:
+            connection.close(timeout=None)
+        wait_until(lambda: all(c.closed for c in connections))
+
+
+@contextlib.contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """What the block opens is closed at its end, or soon after."""
+    warm_up()
+    wait_until(lambda: counters()["connections"] == 0, 1)
+    gc.collect()
+    before = census()
+    yield
+    if not wait_until(lambda: census() == before, 1.0):
+        gc.collect()
+        wait_until(lambda: census() == before, PATIENCE_S - 1)
+    after = census()
+    assert after == before, {k: (before[k], after[k]) for k in before if before[k] != after[k]}
+
+
+# ---------------------------------------------------------------- other processes
+
+
+def run_python(
+    code: str, *arguments: str, timeout: float = 40, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in an interpreter of its own, with this file in reach. A value of None unsets."""
+    env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "error"}
+    for name, value in environment.items():
+        env.pop(name, None)
+        if value is not None:
+            env[name] = value
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def check_python(code: str, *arguments: str, **options: Any) -> str:
+    """The script's output; AssertionError with all it said when it fails."""
+    run = run_python(code, *arguments, **options)
+    assert run.returncode == 0, f"exit status {run.returncode}\n{run.stdout}\n{run.stderr}"
+    return run.stdout
