@@ -1,0 +1,68 @@
+"""Row e: what a handshake and an idle connection cost a server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import limit
+from green_server import SMALL
+from processes import Child
+from samples import Bound, Contestant, Plan, Row, Sample, Series, check, rows
+from server_rows import green_server, limit_server, per_request
+
+AT_ONCE = 10
+"""Handshakes under way: enough that neither side waits for the other."""
+
+HELD = 2000
+"""Idle connections: 100 MB or so, far above what an allocator rounds."""
+
+MEMORY_RUNS = 3
+"""Memory hardly varies, and each run takes 2,000 handshakes."""
+
+SETTLE_S = 0.5
+"""For acknowledgements and tickets after the last handshake."""
+
+
+@rows("e1")
+def handshakes(plan: Plan) -> Iterable[Row]:
+    with green_server(plan, "small") as server, limit_server(plan, len(SMALL)) as yardstick:
+        ours, theirs = plan.measure(
+            Contestant("quicgreen", per_request(server, mode="handshake", streams=AT_ONCE), 200),
+            Contestant("limit", per_request(yardstick, mode="handshake", streams=AT_ONCE), 200),
+        )
+    title = "server, full handshake (P-256) with one GET"
+    load = f"limit's client, {AT_ONCE} at once"
+    yield Row("e1", title, load, "µs server CPU per handshake", ours, theirs, Bound(1.25))
+
+
+def held(server: Child) -> Sample:
+    """Growth of resident memory per idle connection, in kB (1,000 bytes)."""
+    limit.run("get", server.port, requests=1000, streams=10, connections=10)  # what is allocated once
+    time.sleep(SETTLE_S)
+    before, connections = server.rss_kb(), server.ask()["connections"]
+    started = time.perf_counter()
+    with limit.idle(server.port, HELD) as client:
+        seconds = time.perf_counter() - started
+        time.sleep(SETTLE_S)
+        grown = server.rss_kb() - before
+        check("limit client: connections", client.ask()["connections"], HELD)
+        check(f"{server.name}: connections", server.ask()["connections"] - connections, HELD)
+    return Sample(grown * 1.024 / HELD, HELD / seconds, HELD, seconds)
+
+
+@rows("e2")
+def memory(plan: Plan) -> Iterable[Row]:
+    starters: dict[str, Callable[[], AbstractContextManager[Child]]] = {
+        "quicgreen": lambda: green_server(plan, "small"),
+        "limit": lambda: limit_server(plan, len(SMALL)),
+    }
+    samples: dict[str, list[Sample]] = {name: [] for name in starters}
+    for _ in range(min(plan.runs, MEMORY_RUNS)):
+        for name, start in starters.items():
+            with start() as server:  # a fresh one: memory is kept for what comes next
+                samples[name].append(held(server))
+    ours, theirs = (Series(name, taken) for name, taken in samples.items())
+    title = f"server, memory per idle connection, {HELD:,} held"
+    yield Row("e2", title, "limit's client", "kB per connection", ours, theirs, absolute=60)

@@ -1,0 +1,91 @@
+"""The measured client: one Session. A child process of the benchmark (see processes.py).
+
+usage: green_client.py PORT CERT
+Commands: {"how": "differing" | "same" | "single", "count": N}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.fileobject import FileObjectPosix
+from green_server import LOOPBACK
+
+import quicgreen
+
+GREENLETS = 100
+
+
+class Load:
+    """Requests on one session, counted."""
+
+    def __init__(self, port: str, cert: str) -> None:
+        self.session = quicgreen.Session(verify=cert, config=LOOPBACK)
+        self.base = f"https://127.0.0.1:{port}"
+        self.numbers = itertools.count()  # never the same path twice, in all runs
+        self.body = 0
+        self.times_ns: list[int] = []
+
+    def same(self) -> None:
+        """A call that repeats."""
+        self._count(self.session.get(self.base + "/small"))
+
+    def differing(self) -> None:
+        """Its own path, and a field of its own."""
+        n = next(self.numbers)
+        self._count(self.session.get(f"{self.base}/item/{n}", headers={"x-request-id": f"request-{n}"}))
+
+    def single(self) -> None:
+        """A call whose time matters."""
+        started = time.perf_counter_ns()
+        response = self.session.get(self.base + "/small")
+        self.times_ns.append(time.perf_counter_ns() - started)
+        self._count(response)
+
+    def _count(self, response: quicgreen.Response) -> None:
+        if response.status_code != 200:
+            raise ValueError(f"status {response.status_code}")
+        self.body += len(response.content)
+
+    def run(self, how: str, count: int) -> dict[str, Any]:
+        call = getattr(self, how)
+        self.body = 0
+        self.times_ns = []
+        started = time.perf_counter()
+        if how == "single":
+            repeat(call, range(count))
+        else:
+            calls = iter(range(count))  # all greenlets take from it
+            workers = [gevent.spawn(repeat, call, calls) for _ in range(GREENLETS)]
+            gevent.joinall(workers, raise_error=True)
+        seconds = time.perf_counter() - started
+        answer: dict[str, Any] = {"requests": count, "body_received": self.body, "seconds": seconds}
+        if self.times_ns:
+            times = sorted(self.times_ns)
+            answer["p50_us"] = times[len(times) // 2] / 1e3
+            answer["p99_us"] = times[len(times) * 99 // 100] / 1e3
+        return answer
+
+
+def repeat(call: Callable[[], None], calls: Any) -> None:
+    for _ in calls:
+        call()
+
+
+def main() -> None:
+    load = Load(sys.argv[1], sys.argv[2])
+    load.same()
+    print(json.dumps({"ready": True, "version": quicgreen.__version__}), flush=True)
+    for line in FileObjectPosix(sys.stdin, "r", close=False):
+        print(json.dumps(load.run(**json.loads(line))), flush=True)
+    load.session.close()
+
+
+if __name__ == "__main__":
+    main()
