@@ -237,9 +237,11 @@ def test_a_late_use_is_an_error_and_not_a_read_of_freed_memory() -> None:
     uses = late_uses(pair, conn)
     pair.close()
     for name, use in uses.items():
-        with pytest.raises((TypeError, AttributeError, IndexError)):
+        try:
             use()
-            pytest.fail(name)
+        except (TypeError, AttributeError, IndexError):
+            continue
+        pytest.fail(name)
     assert list(pair.client.engine.records(0, 5)) == []
 
 
