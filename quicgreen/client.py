@@ -172,15 +172,21 @@ def dial(
 ) -> _Connection:
     """Connect to the first address that answers. The last one is not waited for: its handshake goes on
     while the caller prepares a request."""
-    for address in addresses[:-1]:
+
+    def begin(address: Any) -> _Connection:
         connection = kind(runtime, address, configuration, name, timeout)
+        _dialled.add(connection)
+        return connection
+
+    for address in addresses[:-1]:
+        connection = begin(address)
         try:
             connection.wait_established()
             return connection
         except QuicException as e:
             if e.cause not in ("unreachable", "handshake-timeout"):
                 raise
-    return kind(runtime, addresses[-1], configuration, name, timeout)
+    return begin(addresses[-1])
 
 
 def _may_repeat(e: BaseException, body: Any) -> bool:
@@ -350,7 +356,6 @@ class Session:
         self._encoded_for: Any = None  # the dict that `_encoded` was made from
         self._encoded = b""
         self._targets: dict[str, tuple[_Origin, bytes]] = {}  # by URL, bounded
-        _sessions.add(self)
 
     def _with_expiry(self, transport: QuicConfiguration) -> QuicConfiguration:
         """An unused connection gets no keep-alives, so QUIC's idle timeout is the pool's expiry."""
@@ -657,17 +662,19 @@ def _with_params(url: str, params: Mapping[str, Any] | list[tuple[str, Any]]) ->
     return f"{url}{'&' if '?' in url else '?'}{query}{hash_mark}{fragment}"
 
 
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_dialled: weakref.WeakSet[ClientConnection] = weakref.WeakSet()
 
 
 @atexit.register
 def _say_goodbye() -> None:
     """At the end of the program: tell servers, so that they need not wait for the idle timeout."""
-    for session in list(_sessions):
-        runtime = session._runtime
-        if runtime is None or runtime.engine.closed or runtime.thread != thread_id():
-            continue
-        session.close(timeout=None)
+    runtimes = set()
+    for connection in list(_dialled):
+        runtime = connection._runtime
+        if not connection.closed and runtime.thread == thread_id():
+            connection.close(timeout=None)
+            runtimes.add(runtime)
+    for runtime in runtimes:
         runtime.flush()
 
 

@@ -86,6 +86,8 @@ class Runtime:
             # At the lowest priority it runs after gevent's own prepare watcher, which runs callbacks.
             self._prepare = loop.prepare(ref=False, priority=loop.MINPRI)
             self._prepare.start(self._on_first_prepare)
+        # A hub tells nobody that it ends, and its loop must not go before our watchers.
+        hub.destroy = self._on_hub_destroyed
         _runtimes.add(self)
 
     # ---------------------------------------------------------------- turns
@@ -193,9 +195,9 @@ class Runtime:
     def check(self, what: str) -> None:
         """May the calling greenlet use an object of this runtime?"""
         if thread_id() != self.thread or self.engine.closed:
-            self._refuse(what)
+            self.refuse(what)
 
-    def _refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str) -> NoReturn:
         if self.forked:
             raise error("fork", f"{what} was opened in process {self.pid}, this is {os.getpid()}")
         if self.engine.closed:
@@ -210,6 +212,11 @@ class Runtime:
             return
         self._stop_watchers()
         self.engine.close()
+
+    def _on_hub_destroyed(self, *arguments: Any, **options: Any) -> None:
+        self.close()
+        del self.hub.destroy  # its class's is back
+        self.hub.destroy(*arguments, **options)
 
     def _stop_watchers(self) -> None:
         for watcher in (self._io, self._prepare):

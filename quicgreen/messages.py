@@ -33,6 +33,7 @@ from ._engine import (
 )
 from .exceptions import error
 from .headers import Headers
+from .hub import thread_id
 from .stream import H3_INTERNAL_ERROR, Stream
 
 if TYPE_CHECKING:
@@ -131,8 +132,15 @@ class _Received:
         """What came with the head and was not read yet."""
         return self._data[len(self._data) - self._inline :] if self._inline else b""
 
+    def _check(self) -> None:
+        """May the calling thread, of this process, use it?"""
+        runtime = self._runtime
+        if thread_id() != runtime.thread or runtime.engine.closed:
+            runtime.refuse(f"this {type(self).__name__.lower()}")
+
     def readinto(self, buffer: Any) -> int:
         """Read body bytes into a writable buffer; 0 at the end. Errors as `Stream.readinto`."""
+        self._check()
         if self._inline:
             rest = self._rest_inline()[: len(buffer)]
             buffer[: len(rest)] = rest
@@ -146,6 +154,7 @@ class _Received:
         return bool(self._record[FLAGS] & FIN)
 
     def _read(self, size: int, limit: int | None) -> bytes:
+        self._check()
         if size >= 0:
             if self._inline:
                 rest = self._rest_inline()[:size]
@@ -198,6 +207,7 @@ class Request(_Received):
     @property
     def remote_address(self) -> tuple[str, int]:
         """(ip, port) of the client."""
+        self._check()
         info = self._engine.conn_info(self._record[CONN])
         address: tuple[str, int] = info["remote_address"] if info else ("", 0)
         return address
@@ -248,6 +258,7 @@ class Request(_Received):
             QuicClientException: it was answered already, or a field is not allowed.
             QuicStreamException: the client does not want the rest (only for a body in pieces).
         """
+        self._check()
         if self._answered:
             raise error("state", "the request was answered already")
         head = fields._statuses.get(status) or fields.status_line(status)
@@ -321,6 +332,7 @@ class Request(_Received):
 
     def start_response(self, status: int = 200, headers: fields.Fields = ()) -> Stream:
         """Send the head only; the body is written to the returned stream, which `finish()` ends."""
+        self._check()
         if self._answered:
             raise error("state", "the request was answered already")
         head = fields.status_line(status) + fields.encode(headers)
@@ -330,6 +342,7 @@ class Request(_Received):
 
     def inform(self, status: int, headers: fields.Fields = ()) -> None:
         """Send an informational (1xx) response, such as 103 Early Hints, before the final one."""
+        self._check()
         if self._answered or not 100 <= status < 200:
             raise error("state" if self._answered else "argument", f"status {status}")
         head = fields.status_line(status) + fields.encode(headers)
@@ -401,6 +414,7 @@ class Response(_Received):
     ) -> None:
         """`on_done(owner)` is called once, when the body ended or was given up."""
         self._owner = owner
+        self._runtime = owner._runtime
         self._record = record
         self._data = data
         self._inline = record[BODY_LEN]
@@ -461,7 +475,7 @@ class Response(_Received):
     def _new_stream(self) -> Stream:
         record = self._record
         return Stream(
-            self._owner._runtime,
+            self._runtime,
             record[CONN],
             record[STREAM],
             timeout=self._timeout,
@@ -471,6 +485,7 @@ class Response(_Received):
         )
 
     def _read(self, size: int, limit: int | None) -> bytes:
+        self._check()
         if self._content is not None:
             raise error("state", "the body was read already: see content")
         try:

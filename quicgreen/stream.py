@@ -209,21 +209,21 @@ class Stream:
 
     def reset(self, code: int = H3_REQUEST_CANCELLED) -> None:
         """Give up sending: RESET_STREAM with this application code."""
-        self._write_ended = True
         self._shutdown(_engine.SIDE_WRITE, code)
+        self._write_ended = True
 
     def stop(self, code: int = H3_NO_ERROR) -> None:
         """Give up reading: STOP_SENDING with this application code."""
-        self._read_ended = True
         self._shutdown(_engine.SIDE_READ, code)
+        self._read_ended = True
 
     def release(self) -> None:
         """The last word: what is unread is refused, what is unsaid is cancelled. Idempotent."""
         if not self._released:
-            self._released = self._read_ended = self._write_ended = True
             if not self._engine.closed:
                 self._runtime.check("this stream")
                 self._engine.release(self._conn, self.id)
+            self._released = self._read_ended = self._write_ended = True
 
     def _shutdown(self, side: int, code: int) -> None:
         if not self._engine.closed:

@@ -319,10 +319,9 @@ def test_a_greenlet_that_ends_another_one_of_the_same_turn_leaves_nothing_of_it(
     def big(request: quicgreen.Request) -> None:
         gate.waiting += 1
         gate.event.wait()
-        stream = request.start_response(200)
-        stream.write(b"x" * 100)
-        stream.timeout = 1
         try:
+            stream = request.start_response(200)
+            stream.timeout = 1
             while True:
                 stream.write(b"x" * 1000)
         finally:
