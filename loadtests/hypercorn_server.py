@@ -32,10 +32,10 @@ counted = {"requests": 0, "body_sent": 0}
 async def application(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         raise ValueError("HTTP only")  # tells hypercorn that there is no lifespan
+    counted["requests"] += 1  # before the client can have it
+    counted["body_sent"] += len(SMALL)
     await send(HEAD)
     await send({"type": "http.response.body", "body": SMALL})
-    counted["requests"] += 1
-    counted["body_sent"] += len(SMALL)
 
 
 async def run(cert: str, key: str) -> None:

@@ -203,7 +203,7 @@ def test_a_spinning_flush_finds_what_comes_at_once(monkeypatch: pytest.MonkeyPat
             assert session.get(url_of(server)).text == "hello"
         now = counters()
         assert now["spins"] > 0
-        assert now["spin_hits"] > 0
+        assert now["spin_hits"] >= 20  # not only in the first turn
         monkeypatch.setenv("QUICPRO_BUSY_POLL", "0")
         with serving(hello):  # the last to begin says whether to spin
             before = counters()

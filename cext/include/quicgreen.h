@@ -368,8 +368,8 @@ int64_t qg_engine_drain(qg_engine *engine);
 #define QG_DRAIN_MORE 0x40000000
 
 /* Take submissions and send everything that may leave. Returns the number of events in the ring,
- * those of the last drain included. With a spin set: when nothing is in the ring, the network is
- * watched for that long and what comes is handled as by a drain. */
+ * those of the last drain included. With a spin set: when this adds none, the network is watched
+ * for that long and what comes is handled as by a drain. */
 int64_t qg_engine_flush(qg_engine *engine);
 
 /* Take submissions only, to make room in the ring or the arena. Returns as qg_engine_flush. */

@@ -497,8 +497,9 @@ static bool flush_datapaths(qg_engine *e) {
     return blocked;
 }
 
-/* Watch the network for a while instead of going to sleep. */
-static void spin(qg_engine *e) {
+/* Watch the network for a while instead of going to sleep, until there is something to tell: more than
+ * the `told` events that the caller has had already. */
+static void spin(qg_engine *e, uint32_t told) {
     uint64_t end = e->now_ns + e->spin_us * QG_NS_PER_US;
     bool room = true;
     e->counters->spins++;
@@ -513,7 +514,7 @@ static void spin(qg_engine *e) {
             flush_dirty(e); /* acknowledgements */
             flush_datapaths(e);
         }
-    } while (e->now_ns < end && e->events.count == 0 && room);
+    } while (e->now_ns < end && e->events.count == told && room);
 }
 
 int64_t qg_engine_flush(qg_engine *e) {
@@ -527,8 +528,8 @@ int64_t qg_engine_flush(qg_engine *e) {
     bool blocked = flush_datapaths(e);
     work(e); /* what ended with its last packet */
     e->counters->flushes++;
-    if (e->spin_us > 0 && e->events.count == 0) {
-        spin(e);
+    if (e->spin_us > 0 && e->events.count == before) {
+        spin(e, before);
     }
     arm(e, !blocked && !qg__link_alone(&e->dirty));
     e->counters->events += e->events.count - before;
