@@ -31,7 +31,7 @@ Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 TYPE, FLAGS, STATUS, TOKEN, CONN, STREAM, CODE, OFFSET, PATH_LEN, HEAD_LEN, BODY_LEN, VALUE = range(12)
 
 _EVENT = struct.Struct("<HHIQQQQIIIIQ")
-_SUBMISSION = struct.Struct("<HHIQQQQQIIQ")
+_SUBMISSION = struct.Struct("<HHIQQQQQII8x")
 assert _EVENT.size == ffi.sizeof("qg_event")
 assert _SUBMISSION.size == ffi.sizeof("qg_submission")
 _pack_submission = _SUBMISSION.pack_into
@@ -445,17 +445,14 @@ class Engine:
                 raise error("argument", f"a head of {n} bytes cannot be sent")
             lib.qg_engine_submit(self._pointer)
             used, end = 0, n + m
-        out = self._out
-        if n:
-            out[used : used + n] = head
-        if m:
-            out[used + n : end] = body
-        self._used = end
+        if end > used:
+            self._out[used:end] = head + body if m else head
+            self._used = end
         at = self._next
         ring = self._ring
         if ring[at]:  # the oldest submission still stands here: the ring is full
             lib.qg_engine_submit(self._pointer)
-        _pack_submission(ring, at, op, flags, used, conn, stream, token, timeout_us, code, n, m, 0)
+        _pack_submission(ring, at, op, flags, used, conn, stream, token, timeout_us, code, n, m)
         at += 64
         self._next = at if at < self._capacity else 0
         if not self.dirty:

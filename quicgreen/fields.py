@@ -32,8 +32,8 @@ _once: set[tuple[str, FieldValue]] = set()
 _names: dict[str, bytes] = {}
 """name -> the encoded line up to its value."""
 
-_statuses: dict[int, bytes] = {}
-_lengths: dict[int, bytes] = {}
+statuses: dict[int, bytes] = {}
+lengths: dict[int, bytes] = {}
 
 # First bytes of encoded lines that a response looks for (RFC 9204, appendix A): content-length is entry 4
 # of the static table, with "0" as its value; date is entry 6.
@@ -100,21 +100,21 @@ def encode(fields: Fields) -> bytes:
 
 def status_line(status: int) -> bytes:
     """The :status of a response."""
-    encoded = _statuses.get(status)
+    encoded = statuses.get(status)
     if encoded is None:
         if not isinstance(status, int) or not 100 <= status <= 999 or status == 101:
             raise error("argument", f"{status!r} is not an HTTP/3 status code")
-        encoded = _statuses[int(status)] = line(":status", int(status))
+        encoded = statuses[int(status)] = line(":status", int(status))
     return encoded
 
 
 def length_line(length: int) -> bytes:
     """content-length."""
-    encoded = _lengths.get(length)
+    encoded = lengths.get(length)
     if encoded is None:
-        if len(_lengths) >= _KEPT_MAX:
-            _lengths.clear()
-        encoded = _lengths[length] = line("content-length", length)
+        if len(lengths) >= _KEPT_MAX:
+            lengths.clear()
+        encoded = lengths[length] = line("content-length", length)
     return encoded
 
 

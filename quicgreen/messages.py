@@ -24,6 +24,7 @@ from ._engine import (
     INTERIM,
     METHODS,
     MORE,
+    OFFSET,
     OP_RESPOND,
     PATH_LEN,
     STATUS,
@@ -32,6 +33,7 @@ from ._engine import (
     VALUE,
 )
 from .exceptions import error
+from .fields import lengths, lines, statuses
 from .headers import Headers
 from .hub import thread_id
 from .stream import H3_INTERNAL_ERROR, Stream
@@ -47,6 +49,7 @@ Body = bytes | bytearray | memoryview | str | Iterable[bytes | str] | Any | None
 """What may be sent: bytes, text (as UTF-8), a file, or an iterable of bytes or text."""
 
 _FIN_DATE = FIN | DATE
+_FIN_MORE = FIN | MORE
 _HEAD = _engine.METHODS.index("HEAD")
 _LENGTH_LATER = fields.CONTENT_LENGTH_FIRST
 _BODILESS = {204, 304}
@@ -176,13 +179,15 @@ class Request(_Received):
 
     _answered = 0  # 1: the head is sent, 2: all is
 
-    def __init__(self, server: Server, record: Any, data: bytes) -> None:
+    def __init__(self, server: Server, record: Any) -> None:
         self._server = server
         self._runtime = server._runtime
-        self._engine = server._engine
+        engine = self._engine = server._engine
         self._record = record
-        self._data = data
-        self._inline = record[BODY_LEN]
+        start = record[OFFSET]
+        size = self._inline = record[BODY_LEN]
+        # One copy: what stands in the arena is gone after this turn.
+        self._data = engine.arena[start : start + record[PATH_LEN] + record[HEAD_LEN] + size]
 
     # ---------------------------------------------------------------- what it says
 
@@ -258,15 +263,15 @@ class Request(_Received):
             QuicClientException: it was answered already, or a field is not allowed.
             QuicStreamException: the client does not want the rest (only for a body in pieces).
         """
-        self._check()
-        if self._answered:
+        if self._answered or thread_id() != self._runtime.thread or self._engine.closed:
+            self._check()
             raise error("state", "the request was answered already")
-        head = fields._statuses.get(status) or fields.status_line(status)
+        head = statuses.get(status) or fields.status_line(status)
         flags = _FIN_DATE
         declared = None  # the content-length that the handler gave
         if headers:
-            known = fields.lines.get
-            lines = [head]
+            known = lines.get
+            encoded = [head]
             for item in headers.items() if isinstance(headers, dict) else _pairs(headers):
                 line = known(item) or fields.line(*item)
                 if line:
@@ -275,8 +280,8 @@ class Request(_Received):
                         declared = fields.length_of(item[1])
                     elif first == fields.DATE_FIRST:
                         flags = FIN
-                lines.append(line)
-            head = b"".join(lines)
+                encoded.append(line)
+            head = b"".join(encoded)
         if body.__class__ is str:
             body = body.encode()
         record = self._record
@@ -284,7 +289,7 @@ class Request(_Received):
             size = len(body)
             if size <= INLINE_MAX and declared is None:
                 if status not in _BODILESS:
-                    head += fields._lengths.get(size) or fields.length_line(size)
+                    head += lengths.get(size) or fields.length_line(size)
                 elif size:
                     raise error("argument", f"a response with status {status} has no body")
                 self._answered = 2
@@ -356,6 +361,8 @@ class Request(_Received):
 
     def _fail(self, killed: bool) -> None:
         """The handler raised: say so, if nothing was said yet, else cut the response off."""
+        if self._engine.closed:
+            return
         if self._answered == 0 and not killed:
             self.respond(500, {"content-type": "text/plain"}, b"Internal Server Error")
         elif self._answered != 2:
@@ -367,8 +374,10 @@ class Request(_Received):
         record = self._record
         flags = record[FLAGS]
         # With the whole request read and the whole answer given the engine has forgotten the stream.
-        if self._answered != 2 or self._stream is not None or not flags & FIN or flags & MORE:
-            self._engine.release(record[CONN], record[STREAM])
+        if self._answered != 2 or self._stream is not None or flags & _FIN_MORE != FIN:
+            engine = self._engine
+            if not engine.closed:
+                engine.release(record[CONN], record[STREAM])
 
 
 def _pairs(headers: fields.Fields) -> Iterable[tuple[str, fields.FieldValue]]:

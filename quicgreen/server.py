@@ -14,7 +14,7 @@ from gevent import GreenletExit
 from gevent.baseserver import parse_address
 from gevent.event import Event
 from gevent.pool import Pool
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 
 from . import _engine, hub
 from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Configuration, Keys, Record
@@ -123,6 +123,7 @@ class Server:
             self._spawn: Callable[[Any], None] = self._spawn_greenlet
         elif spawn == "raw":
             self._spawn = self._spawn_raw
+            self._raw_main = self._run_raw
         elif spawn is None:
             self._spawn = self._run
         elif isinstance(spawn, int) and not isinstance(spawn, bool):
@@ -278,7 +279,7 @@ class Server:
         """In the hub's greenlet."""
         kind = record[TYPE]
         if kind == REQUEST:
-            self._spawn(Request(self, record, self._engine.take(record)))
+            self._spawn(Request(self, record))
         elif kind == IDLE:
             self._idle.set()
 
@@ -294,7 +295,7 @@ class Server:
 
     def new_request(self, record: Record) -> Request:
         """The request of an event."""
-        return Request(self, record, self._engine.take(record))
+        return Request(self, record)
 
     def _spawn_greenlet(self, item: Any) -> None:
         g = RequestGreenlet(self._run, item)
@@ -304,9 +305,9 @@ class Server:
             g.rawlink(self._running.discard)
 
     def _spawn_raw(self, item: Any) -> None:
-        g = greenlet(self._run_raw)
+        g = greenlet(self._raw_main)
         g.switch(item)
-        if not g.dead:
+        if g:
             self._running.add(g)
 
     def _run_raw(self, item: Any) -> None:
@@ -316,8 +317,8 @@ class Server:
             pass
         except BaseException:
             self._runtime.hub.handle_error(item, *sys.exc_info())
-        finally:
-            self._running.discard(gevent.getcurrent())
+        if self._running:
+            self._running.discard(getcurrent())
 
     def _spawn_in_pool(self, item: Any) -> None:
         if self.pool.full():
@@ -344,12 +345,10 @@ class Server:
             if not item._answered:
                 raise error("state", f"the handler returned without answering {item!r}")
         except BaseException as e:
-            if not self._engine.closed:
-                item._fail(killed=isinstance(e, GreenletExit))
+            item._fail(killed=isinstance(e, GreenletExit))
+            item._end()
             raise
-        finally:
-            if not self._engine.closed:
-                item._end()
+        item._end()
 
     def _run_session(self, session: ServerConnection) -> None:
         try:

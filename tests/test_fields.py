@@ -29,7 +29,7 @@ def static_table() -> list[tuple[bytes, bytes]]:
 
 @pytest.fixture(autouse=True)
 def _fresh_tables() -> None:
-    for table in (fields.lines, fields._once, fields._names, fields._statuses, fields._lengths):
+    for table in (fields.lines, fields._once, fields._names, fields.statuses, fields.lengths):
         table.clear()
 
 
@@ -208,7 +208,7 @@ def test_the_tables_do_not_grow_without_end() -> None:
         fields.line("x-v", f"value {i}")
         fields.line("x-v", f"value {i}")
         fields.length_line(i)
-    for table in (fields.lines, fields._once, fields._names, fields._lengths):
+    for table in (fields.lines, fields._once, fields._names, fields.lengths):
         assert len(table) <= fields._KEPT_MAX
 
 
