@@ -143,7 +143,7 @@ def test_a_stale_module_is_an_import_error_that_says_what_to_do() -> None:
 )
 def test_records_are_64_bytes_and_laid_out_as_in_c(record: str, packed: struct.Struct) -> None:
     assert packed.size == ffi.sizeof(record) == 64
-    codes = packed.format.lstrip("<")
+    codes = packed.format.lstrip("<").replace("8x", "Q")  # the spare
     sizes = [struct.calcsize(c) for c in codes]
     fields = ffi.typeof(record).fields
     assert [f.offset for _, f in fields] == [sum(sizes[:i]) for i in range(len(sizes))]
