@@ -241,6 +241,24 @@ const char *lines_of(const frame *f) {
     return text;
 }
 
+unsigned race(rig *r) {
+    static uint8_t body[60000], got[60000];
+    bool fin[2] = {false, false};
+    for (int i = 0; i < 2; i++) {
+        respond(&r->server, await_event(r, &r->server, QG_EVENT_REQUEST), "200", body, sizeof body,
+                QG_FIN);
+    }
+    while (!fin[0] && !fin[1]) {
+        side_turn(&r->server);
+        side_turn(&r->client);
+        for (unsigned i = 0; i < 2; i++) {
+            raw_read(&r->client, r->conn, 4 * i, got, sizeof got, &fin[i]);
+        }
+    }
+    CHECK(fin[0] != fin[1]);
+    return fin[1];
+}
+
 /* ---------------------------------------------------------------- what was received */
 
 size_t read_body(rig *r, side *s, const seen *e, uint8_t *out, size_t capacity, size_t piece,

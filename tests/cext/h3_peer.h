@@ -93,6 +93,9 @@ bool next_frame(const wire *w, size_t *at, frame *out);
 /* A field section as "name: value\n" lines; static. */
 const char *lines_of(const frame *f);
 
+/* Answer the requests on streams 0 and 4 with as many bytes. Which answer is whole first: 0 or 1. */
+unsigned race(rig *r);
+
 /* ---------------------------------------------------------------- what was received */
 
 /* The rest of a body of which the event brought the beginning, read in pieces, to its end. Returns
