@@ -73,6 +73,7 @@ typedef struct qg_h3 {
     uint64_t first_unseen_id; /* server: above every request that was seen */
     uint64_t goaway_sent;     /* QG_NEVER: none */
     uint64_t goaway_received; /* QG_NEVER: none */
+    uint64_t max_push_id;     /* server: the last that was allowed; none is used */
     uint64_t peer_max_field_section_size;
     bool control_seen, encoder_seen, decoder_seen;
     bool peer_extended_connect;

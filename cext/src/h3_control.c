@@ -145,15 +145,16 @@ static void refuse_from(qg_conn *conn, uint64_t id) {
 }
 
 static bool take_goaway(qg_conn *conn, uint64_t id) {
-    if (conn->is_server) {
-        return true; /* a push id, and we push nothing */
-    }
-    if ((id & 3) != 0 || id > conn->h3.goaway_received) {
+    if ((!conn->is_server && (id & 3) != 0) || id > conn->h3.goaway_received) {
         return fail(conn, H3_ID_ERROR, "GOAWAY with a wrong or larger id");
     }
     conn->h3.goaway_received = id;
+    if (conn->is_server) {
+        return true; /* a push id, and we push nothing */
+    }
     conn->draining = true;
     conn->goaway_due = true;
+    qg__conn_touch(conn); /* to say it: no other packet may come for long */
     refuse_from(conn, id);
     return true;
 }
@@ -179,6 +180,20 @@ static bool take_priority(qg_conn *conn, const uint8_t *p, size_t len) {
     return true;
 }
 
+static bool take_id(qg_conn *conn, uint64_t type, uint64_t id) {
+    if (type == GOAWAY) {
+        return take_goaway(conn, id);
+    }
+    if (type == CANCEL_PUSH) { /* RFC 9114, section 7.2.3 */
+        return fail(conn, H3_ID_ERROR, "CANCEL_PUSH of what was never promised");
+    }
+    if (id < conn->h3.max_push_id) { /* section 7.2.7 */
+        return fail(conn, H3_ID_ERROR, "MAX_PUSH_ID that falls");
+    }
+    conn->h3.max_push_id = id;
+    return true;
+}
+
 static bool take_frame(qg_stream *s, const uint8_t *p, size_t len) {
     qg_conn *conn = s->conn;
     uint64_t id = 0;
@@ -191,7 +206,7 @@ static bool take_frame(qg_stream *s, const uint8_t *p, size_t len) {
         if (len == 0 || qg__varint_get(p, len, &id) != len) {
             return fail(conn, H3_FRAME_ERROR, "a control frame of the wrong length");
         }
-        return s->frame.type != GOAWAY || take_goaway(conn, id);
+        return take_id(conn, s->frame.type, id);
     }
 }
 
@@ -211,9 +226,12 @@ static bool begin_frame(qg_stream *s, uint64_t type, uint64_t len) {
     }
     bool misplaced = type <= 0x2 || type == 0x5 || type == 0x6 || type == 0x8 || type == 0x9 ||
                      (type == SETTINGS && s->settings_seen) ||
-                     (type == MAX_PUSH_ID && !conn->is_server);
+                     ((type == MAX_PUSH_ID || type == PRIORITY_PUSH) && !conn->is_server);
     if (misplaced) {
         return fail(conn, H3_FRAME_UNEXPECTED, "not a frame of the control stream");
+    }
+    if (type == PRIORITY_PUSH) { /* RFC 9218, section 7.2 */
+        return fail(conn, H3_ID_ERROR, "PRIORITY_UPDATE of what was never promised");
     }
     s->settings_seen = true;
     if (meaningful(type) && len > PAYLOAD_MAX) {

@@ -19,6 +19,9 @@ qg_stream *qg__raw_open(qg_conn *conn, bool bidi) {
     if (s != NULL) {
         s->told = true;
         *next += 4;
+        /* quiche counts it against the limit when it hears of it first, and could not reset one that
+         * it never heard of. */
+        qg__stream_send(s, NULL, 0, false);
     }
     return s;
 }

@@ -85,8 +85,8 @@ static int wait_in_line(qg_conn *conn, const uint8_t *head, size_t head_len, con
         qg__pending_free(p);
         return QG_NOMEM;
     }
-    memcpy(p->bytes, head, head_len);
-    memcpy(p->bytes + head_len, body, body_len);
+    qg__copy(p->bytes, head, head_len);
+    qg__copy(p->bytes + head_len, body, body_len);
     qg__link_append(&conn->pending, &p->link);
     return QG_OK;
 }

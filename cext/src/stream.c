@@ -288,6 +288,10 @@ void qg__stream_writable(qg_stream *s) {
         return;
     }
     int64_t room = qg__stream_room(s);
+    if (room < 0 && s->kind == QG_STREAM_OURS) { /* RFC 9114, section 6.2.1 */
+        qg__conn_close(s->conn, true, H3_CLOSED_CRITICAL_STREAM, "the control stream was stopped");
+        return;
+    }
     if (room < 0) {
         qg__stream_settle(s);
         return;
