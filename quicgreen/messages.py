@@ -179,6 +179,7 @@ class Request(_Received):
 
     @property
     def method(self) -> str:
+        """ "GET", "POST" and so on, as the client said it."""
         return METHODS[self._record[STATUS]] or self.headers[":method"]
 
     @property
@@ -193,6 +194,7 @@ class Request(_Received):
 
     @property
     def scheme(self) -> str:
+        """ "https" in practice; "" where there is none (CONNECT)."""
         return self.headers.get(":scheme") or ""
 
     @property
@@ -430,6 +432,7 @@ class Response(_Received):
 
     @property
     def connection(self) -> Any:
+        """The connection that it came by."""
         return self._owner
 
     @property
