@@ -43,7 +43,9 @@ FOREIGN = re.compile(r"(SSL|EVP|X509|BIO|RSA|EC|CRYPTO|OPENSSL|quiche|qg)_")
 def test_nothing_of_quiche_and_boringssl_is_looked_for_elsewhere() -> None:
     wanted = _nm("--undefined-only")
     assert {"epoll_wait", "recvmmsg"} <= wanted, "these come from the C library"
-    assert {name for name in wanted if FOREIGN.match(name)} == set()
+    # Weak: how a program gives BoringSSL another allocator (openssl/mem.h).
+    hooks = {f"OPENSSL_memory_{name}" for name in ("alloc", "free", "get_size")}
+    assert {name for name in wanted if FOREIGN.match(name)} - hooks == set()
 
 
 def test_only_the_limited_api_is_used_of_python() -> None:
@@ -112,8 +114,7 @@ def _build(code: str = "", **environment: str) -> str:
     run = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=50,
     )
