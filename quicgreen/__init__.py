@@ -43,7 +43,6 @@ from .stream import Stream
 __version__ = "0.1.0"
 
 __all__ = [
-    # errors
     "QUIC_ERROR_CONNECTION_LOST",
     "QUIC_ERROR_HANDSHAKE_FAILED",
     "QUIC_ERROR_INTERNAL",
@@ -53,9 +52,7 @@ __all__ = [
     "QUIC_ERROR_TIMEOUT",
     "QUIC_ERROR_TRANSPORT_ERROR",
     "QUIC_ERROR_UNSUPPORTED_VERSION",
-    # settings
     "ClientTls",
-    # client
     "Connection",
     "Headers",
     "Limits",
@@ -75,7 +72,6 @@ __all__ = [
     "QuicWarningDeprecatedFeature",
     "QuicWarningInvalidParameters",
     "QuicWarningPartialData",
-    # server
     "Request",
     "Response",
     "Server",

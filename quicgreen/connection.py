@@ -86,6 +86,7 @@ class BaseConnection:
 
     @property
     def closed(self) -> bool:
+        """Over, whoever ended it."""
         return self._why is not None or self._engine.closed
 
     def closing_error(self) -> QuicException | None:

@@ -193,6 +193,7 @@ class Request(_Received):
 
     @property
     def method(self) -> str:
+        """ "GET", "POST" and so on, as the client said it."""
         return METHODS[self._record[STATUS]] or self.headers[":method"]
 
     @property
@@ -207,6 +208,7 @@ class Request(_Received):
 
     @property
     def scheme(self) -> str:
+        """ "https" in practice; "" where there is none (CONNECT)."""
         return self.headers.get(":scheme") or ""
 
     @property
@@ -453,6 +455,7 @@ class Response(_Received):
 
     @property
     def connection(self) -> Any:
+        """The connection that it came by."""
         return self._owner
 
     @property

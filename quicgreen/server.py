@@ -142,18 +142,22 @@ class Server:
 
     @property
     def started(self) -> bool:
+        """Between `start` and `stop`."""
         return not self.closed
 
     @property
     def closed(self) -> bool:
+        """Not started, or stopped."""
         return bool(self._stopped.is_set())
 
     @property
     def server_host(self) -> str:
+        """The address bound to; "" before that."""
         return self.address[0] if self.address else ""
 
     @property
     def server_port(self) -> int:
+        """The port bound to; 0 before that."""
         return self.address[1] if self.address else 0
 
     def start(self) -> None:

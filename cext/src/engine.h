@@ -14,7 +14,7 @@
  *           6. the spin, if any
  *
  * Rules
- * 1. Only engine.c, udp.c and pair.c make system calls.
+ * 1. Only engine.c, udp.c and pair.c make system calls; tls.c reads files, and writes the key log.
  * 2. The clock is read once per entry: engine->now_ns.
  * 3. Who tells something asks for room first. A connection says nothing outside qg__conn_process,
  *    which keeps ROOM_PER_STEP records free before each step. */

@@ -76,6 +76,9 @@ static X509 *new_certificate(EVP_PKEY *key, const char *san, uint32_t days) {
          X509_set_issuer_name(cert, name) == 1 && add_extension(cert, NID_subject_alt_name, san) &&
          add_extension(cert, NID_basic_constraints, "critical,CA:TRUE") &&
          add_extension(cert, NID_ext_key_usage, "serverAuth,clientAuth") &&
+         /* All have one subject: the key ids tell them apart where several are trusted. */
+         add_extension(cert, NID_subject_key_identifier, "hash") &&
+         add_extension(cert, NID_authority_key_identifier, "keyid:always") &&
          X509_sign(cert, key, EVP_sha256()) > 0;
     if (!ok) {
         X509_free(cert);

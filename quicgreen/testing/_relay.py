@@ -95,6 +95,7 @@ class Relay:
         self.later: list[tuple[float, int, Any]] = []
         self.sequence = itertools.count()
         self.selector = selectors.DefaultSelector()
+        self.open_upstream().close()  # a target that cannot be one shows now
         self.listener = self.open_socket()
         self.listener.bind((self.loopback, 0))
         self.selector.register(self.listener, selectors.EVENT_READ, self.take_from_clients)

@@ -84,7 +84,7 @@ class Link:
         corrupt: share of packets in which one byte is changed.
         delay_ms: time that each packet takes, in each direction.
         burst: losses come in runs of 1 to `burst` packets, and never more than that, at the same rate in
-            all; 0: each by itself.
+            all, as far as such runs can make it up; 0: each by itself.
         record: keep the first so many packets for `packets()`.
     """
 

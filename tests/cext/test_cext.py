@@ -34,14 +34,6 @@ def program() -> Path:
     return toolchain.build("c-tests", [*SHARED, *TESTS], "cc", FLAGS)
 
 
-def test_every_source_has_its_tests() -> None:
-    sources = {s.stem for s in toolchain.SOURCES}
-    tests = {t.stem.removeprefix("test_") for t in TESTS}
-    assert sources <= tests
-    # One with many has several files: test_NAME_SUBJECT.c.
-    assert all(any(t == s or t.startswith(f"{s}_") for s in sources) for t in tests)
-
-
 @pytest.mark.parametrize("name", [t.stem for t in TESTS])
 def test_c(program: Path, name: str) -> None:
     run = subprocess.run(
