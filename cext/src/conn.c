@@ -333,7 +333,8 @@ static bool serve_streams(qg_conn *conn) {
 }
 
 static bool serve(qg_conn *conn) {
-    if (!say_late(conn) || !say_goaway(conn) || !serve_streams(conn)) {
+    /* GOAWAY comes on a stream, and nothing else may come for long. */
+    if (!say_late(conn) || !serve_streams(conn) || !say_goaway(conn)) {
         return false;
     }
     if (conn->state != QG_CONN_OPEN) {
