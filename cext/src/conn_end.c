@@ -131,8 +131,8 @@ static bool say_closed(qg_conn *conn) {
 static bool is_unread(const qg_stream *s) {
     const qg_conn *conn = s->conn;
     return (conn->close_flags & (QG_REMOTE | QG_TIMED_OUT)) != 0 && s->told && !s->released &&
-           (s->trailers != NULL || (s->recv_state == QG_RECV_BODY &&
-                                    quiche_conn_stream_readable(conn->quiche, s->id)));
+           (s->trailers != NULL ||
+            (s->recv_state == QG_RECV_BODY && quiche_conn_stream_readable(conn->quiche, s->id)));
 }
 
 /* Tell the owner, who will be asked why, then everybody who waits. False when the ring is full. */
