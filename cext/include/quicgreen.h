@@ -523,7 +523,8 @@ int qg_stream_request(qg_engine *engine, uint64_t conn, const uint8_t *head, siz
                       uint32_t flags, uint64_t token, uint64_t timeout_us, uint64_t *stream);
 
 /* Read body bytes (RAW: stream bytes). Returns how many, with QG_FIN in *flags when the message
- * ended after them; 0 only with QG_FIN or capacity 0. QG_AGAIN; QG_RESET with *code. */
+ * ended after them; 0 only with QG_FIN or capacity 0. QG_AGAIN; QG_RESET with *code. What came
+ * before the peer closed the connection, or was no longer heard, can be read up to 30 s later. */
 int64_t qg_stream_read(qg_engine *engine, uint64_t conn, uint64_t stream, uint8_t *out,
                        size_t capacity, uint64_t token, uint64_t timeout_us, uint32_t *flags,
                        uint64_t *code);

@@ -70,16 +70,22 @@ static int conn_of(qg_engine *e, uint64_t id, qg_conn **out) {
     return *out == NULL ? QG_GONE : (*out)->state >= QG_CONN_ENDING ? QG_CLOSED : QG_OK;
 }
 
-static int stream_of(qg_engine *e, uint64_t conn_id, uint64_t id, qg_stream **out) {
+/* Also one that outlives its connection (see conn_end.c): for what needs no peer. */
+static int readable_of(qg_engine *e, uint64_t conn_id, uint64_t id, qg_stream **out) {
     qg_conn *conn;
     int rc = conn_of(e, conn_id, &conn);
-    if (rc < 0) {
+    if (rc < 0 && rc != QG_CLOSED) {
         return rc;
     }
     *out = qg__streams_find(&conn->streams, id);
     bool callers =
         *out != NULL && ((*out)->kind == QG_STREAM_MESSAGE || (*out)->kind == QG_STREAM_RAW);
-    return callers ? QG_OK : QG_GONE;
+    return callers ? QG_OK : rc == QG_CLOSED ? QG_CLOSED : QG_GONE;
+}
+
+static int stream_of(qg_engine *e, uint64_t conn_id, uint64_t id, qg_stream **out) {
+    int rc = readable_of(e, conn_id, id, out);
+    return rc == QG_OK && (*out)->conn->state >= QG_CONN_ENDING ? QG_CLOSED : rc;
 }
 
 /* ------------------------------------------------------------- connections */
@@ -284,12 +290,21 @@ int qg_stream_await_response(qg_engine *e, uint64_t conn_id, uint64_t id, uint64
 
 /* ------------------------------------------------------------- reading and writing */
 
+/* All was read of a stream that outlived its connection: nobody else will end it. */
+static bool outlived(qg_stream *s) {
+    bool all = s->conn->state == QG_CONN_ENDED && s->trailers == NULL;
+    if (all) {
+        qg__stream_free(s);
+    }
+    return all;
+}
+
 int64_t qg_stream_read(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out, size_t capacity,
                        uint64_t token, uint64_t timeout_us, uint32_t *flags, uint64_t *code) {
     qg_stream *s;
     *flags = 0;
     *code = 0;
-    int rc = stream_of(e, conn_id, id, &s);
+    int rc = readable_of(e, conn_id, id, &s);
     if (rc < 0) {
         return rc;
     }
@@ -310,6 +325,10 @@ int64_t qg_stream_read(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out
     bool fin;
     int64_t n = s->kind == QG_STREAM_RAW ? qg__raw_read(s, out, capacity, &fin)
                                          : qg__h3_read(s, out, capacity, &fin);
+    if (n == QG_AGAIN && s->conn->state >= QG_CONN_ENDING) {
+        outlived(s);
+        return QG_CLOSED;
+    }
     if (n == QG_AGAIN) {
         return qg__wait_arm(s, &s->read, token, timeout_us);
     }
@@ -320,7 +339,9 @@ int64_t qg_stream_read(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out
     }
     if (n >= 0 && fin) {
         *flags = QG_FIN | (s->trailers != NULL ? QG_MORE : 0);
-        qg__stream_settle(s);
+        if (!outlived(s)) {
+            qg__stream_settle(s);
+        }
     }
     return n;
 }
@@ -370,7 +391,7 @@ int qg_stream_send_trailers(qg_engine *e, uint64_t conn_id, uint64_t id, const u
 
 int qg_stream_trailers(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out, size_t capacity) {
     qg_stream *s;
-    int rc = stream_of(e, conn_id, id, &s);
+    int rc = readable_of(e, conn_id, id, &s);
     if (rc < 0) {
         return rc;
     }
@@ -415,7 +436,7 @@ int qg_stream_shutdown(qg_engine *e, uint64_t conn_id, uint64_t id, uint32_t sid
 
 int qg_stream_release(qg_engine *e, uint64_t conn_id, uint64_t id) {
     qg_stream *s;
-    int rc = stream_of(e, conn_id, id, &s);
+    int rc = readable_of(e, conn_id, id, &s);
     if (rc == QG_OK) {
         qg__stream_release(s);
     }

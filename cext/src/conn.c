@@ -83,9 +83,7 @@ qg_conn *qg__conn_new(qg_engine *e, qg_endpoint *endpoint, qg_config *config, bo
     return conn;
 }
 
-void qg__conn_free(qg_conn *conn) {
-    qg_engine *e = conn->engine;
-    uint32_t slot = qg__conn_slot(conn->id);
+void qg__conn_free_streams(qg_conn *conn) {
     for (uint32_t i = 0; i < conn->streams.capacity;) {
         if (conn->streams.slots[i] != NULL) {
             qg__stream_free(conn->streams.slots[i]); /* another may move to this place */
@@ -93,6 +91,12 @@ void qg__conn_free(qg_conn *conn) {
             i++;
         }
     }
+}
+
+void qg__conn_free(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    uint32_t slot = qg__conn_slot(conn->id);
+    qg__conn_free_streams(conn);
     while (!qg__link_alone(&conn->pending)) {
         qg__pending_free(QG_CONTAINER(conn->pending.next, qg_pending, link));
     }
@@ -333,7 +337,8 @@ static bool serve_streams(qg_conn *conn) {
 }
 
 static bool serve(qg_conn *conn) {
-    if (!say_late(conn) || !say_goaway(conn) || !serve_streams(conn)) {
+    /* GOAWAY comes on a stream, and nothing else may come for long. */
+    if (!say_late(conn) || !serve_streams(conn) || !say_goaway(conn)) {
         return false;
     }
     if (conn->state != QG_CONN_OPEN) {
@@ -368,7 +373,8 @@ bool qg__conn_process(qg_conn *conn) {
     if (!qg__conn_look_for_end(conn)) {
         return false;
     }
-    if (conn->state == QG_CONN_ENDED && (conn->dead || quiche_conn_is_closed(conn->quiche))) {
+    if (conn->state == QG_CONN_ENDED && conn->streams.count == 0 &&
+        (conn->dead || quiche_conn_is_closed(conn->quiche))) {
         qg__conn_free(conn);
     }
     return true;
@@ -387,6 +393,9 @@ void qg__conn_on_timer(qg_conn *conn, qg_timer *timer) {
     case QG_TIMER_PHASE:
         if (conn->state == QG_CONN_HANDSHAKE) {
             qg__conn_lost(conn, QG_TIMED_OUT, 0, "the handshake took too long");
+        } else if (conn->state == QG_CONN_ENDED) {
+            qg__conn_free_streams(conn); /* which nobody came to read */
+            qg__conn_touch(conn);
         } else if (conn->state == QG_CONN_OPEN && conn->finishing) {
             qg__conn_close(conn, true, conn->raw ? 0 : H3_NO_ERROR, ""); /* its time is over */
         } else if (conn->state == QG_CONN_OPEN) {

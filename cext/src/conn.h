@@ -2,8 +2,9 @@
  *
  * Life:  HANDSHAKE -> OPEN -> ENDING -> ENDED -> (freed)
  * ENDING: it is over, and not everybody who waits has been told (the ring may be full).
- * ENDED:  all were told; quiche still answers late packets (RFC 9000, section 10.2), and the id is
- *         answered QG_CLOSED until the slot is free.
+ * ENDED:  all were told; quiche still answers late packets (RFC 9000, section 10.2), streams with
+ *         bytes that came before the end can be read, and the id is answered QG_CLOSED until the
+ *         slot is free.
  *
  * Whatever changes a connection ends with qg__conn_dirty (something to send) or qg__conn_touch
  * (something to look at); nothing is sent or told on the spot. */
@@ -107,7 +108,7 @@ typedef struct qg_conn {
     bool finishing;   /* to be closed once nothing is under way */
 
     qg_timer quic;  /* quiche's next timeout */
-    qg_timer phase; /* the handshake's deadline; later the second GOAWAY */
+    qg_timer phase; /* the handshake's deadline; the second GOAWAY; who has not read by then */
     qg_timer alive; /* keep-alive while streams are open */
 
     uint8_t cids[2][QG_CID_LEN]; /* ours, in the table */
@@ -153,6 +154,7 @@ void qg__conn_dirty(qg_conn *conn);
 qg_conn *qg__conn_new(struct qg_engine *engine, struct qg_endpoint *endpoint, qg_config *config,
                       bool is_server, const qg_addr *local, const qg_addr *peer);
 void qg__conn_free(qg_conn *conn);
+void qg__conn_free_streams(qg_conn *conn);
 
 /* Give it its quiche_conn. `retry_odcid`: the original id when a Retry was answered. */
 int qg__conn_start(qg_conn *conn, const uint8_t *scid, size_t scid_len, const uint8_t *retry_odcid,

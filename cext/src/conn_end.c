@@ -14,6 +14,10 @@
 /* How long the last bytes of a connection that is to be closed may take to be acknowledged. */
 #define LINGER_NS (1 * QG_NS_PER_S)
 
+/* How long what came before the end waits for its reader: as long as it would have by default, had
+ * the peer vanished without a word. */
+#define UNREAD_NS (30 * QG_NS_PER_S)
+
 /* More than a client's last handshake flight, a certificate chain included, ever takes. */
 #define LAST_FLIGHT_PACKETS 16
 
@@ -122,6 +126,15 @@ static bool say_closed(qg_conn *conn) {
     return true;
 }
 
+/* Does the caller still have to read what the peer sent before the end? The peer was told that all
+ * of it had arrived. */
+static bool is_unread(const qg_stream *s) {
+    const qg_conn *conn = s->conn;
+    return (conn->close_flags & (QG_REMOTE | QG_TIMED_OUT)) != 0 && s->told && !s->released &&
+           (s->trailers != NULL ||
+            (s->recv_state == QG_RECV_BODY && quiche_conn_stream_readable(conn->quiche, s->id)));
+}
+
 /* Tell the owner, who will be asked why, then everybody who waits. False when the ring is full. */
 static bool say_end(qg_conn *conn) {
     qg_engine *e = conn->engine;
@@ -137,7 +150,14 @@ static bool say_end(qg_conn *conn) {
         if (!say_wait_over(s, &s->read) || !say_wait_over(s, &s->write)) {
             return false;
         }
-        qg__stream_free(s);
+        if (is_unread(s)) {
+            i++;
+        } else {
+            qg__stream_free(s);
+        }
+    }
+    if (conn->streams.count > 0) {
+        qg__timer_set(&e->timers, &conn->phase, e->now_ns + UNREAD_NS);
     }
     while (!qg__link_alone(&conn->pending)) {
         /* Nothing of these was sent. */

@@ -154,7 +154,7 @@ void qg__stream_free(qg_stream *s) {
     qg__streams_remove(&s->conn->streams, s->id);
     s->conn->sending -= counts_as_sending(s);
     s->conn->active -= is_active(s);
-    if (s->conn->finishing && s->conn->active == 0) {
+    if ((s->conn->finishing || s->conn->state == QG_CONN_ENDED) && s->conn->active == 0) {
         qg__conn_touch(s->conn); /* which was waiting for this one */
     }
     engine->counters->streams--;
@@ -376,6 +376,10 @@ void qg__stream_discard(qg_stream *s) {
 
 void qg__stream_release(qg_stream *s) {
     qg_conn *conn = s->conn;
+    if (conn->state >= QG_CONN_ENDING) {
+        qg__stream_free(s); /* no peer is left to be told */
+        return;
+    }
     s->released = true;
     qg__wait_clear(s, &s->read);
     if (s->write.token != 0) {

@@ -10,7 +10,8 @@
  *    after all was read, or a write was refused. So a wait is armed only after a read or write came
  *    back empty; `unread` remembers a stream that was told of while nobody wanted it.
  * 4. A stream lives until both sides have ended and the caller cannot ask about it any more: at
- *    once when both ended well, with its release when one failed (the caller has to hear how). */
+ *    once when both ended well, with its release when one failed (the caller has to hear how). It
+ *    outlives its connection while bytes that came before the end are not read. */
 #ifndef QG_STREAM_H
 #define QG_STREAM_H
 

@@ -39,7 +39,9 @@ static void request(qg_engine *e, qg_conn *conn, const qg_submission *op, const 
 static void reset(qg_conn *conn, uint64_t stream, uint64_t code) {
     qg_stream *s = qg__streams_find(&conn->streams, stream);
     if (s != NULL) {
-        qg__stream_fail(s, code, QG_STATE);
+        if (conn->state < QG_CONN_ENDING) {
+            qg__stream_fail(s, code, QG_STATE);
+        }
         qg__stream_release(s);
     }
 }
@@ -83,7 +85,8 @@ static void take(qg_engine *e, const qg_submission *op) {
         credit(e, op);
         return;
     }
-    if (conn == NULL || conn->state >= QG_CONN_ENDING) {
+    bool last_word = op->op == QG_OP_RESET || op->op == QG_OP_RELEASE;
+    if (conn == NULL || (conn->state >= QG_CONN_ENDING && !last_word)) {
         return;
     }
     /* No larger code can be sent; nobody is here to be told. */

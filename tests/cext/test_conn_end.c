@@ -324,3 +324,124 @@ TEST(finish_of_raw_streams) {
     await_closed(&r, &r.client, 0, QG_APP | QG_ESTABLISHED);
     rig_close(&r);
 }
+
+/* ---------------------------------------------------------------- reading after the end */
+
+#define LARGE 60000
+
+/* The answer to one request has arrived, and no more of it was read than came with its head. The
+ * server closed. */
+static const seen *large_answer_and_the_end(rig *r, uint16_t fin) {
+    static uint8_t body[LARGE];
+    fill_pattern(body, sizeof body, 0);
+    rig_start(r, NULL);
+    request(r, 1, "GET", "/large", NULL, 0, QG_FIN);
+    request(r, 2, "GET", "/waits", NULL, 0, QG_FIN);
+    const seen *e = await_event(r, &r->server, QG_EVENT_REQUEST);
+    respond(&r->server, e, "200", body, sizeof body, fin);
+    turn(r);
+    CHECK_EQ(qg_listen_close(r->server.engine, r->server.endpoint, 0x102), QG_OK);
+    e = await_token(r, &r->client, 1);
+    CHECK_EQ(e->event.type, QG_EVENT_RESPONSE);
+    CHECK(e->event.body_len < LARGE);
+    await_closed(r, &r->client, 0x102, QG_APP | QG_REMOTE | QG_ESTABLISHED);
+    CHECK_EQ(await_token(r, &r->client, 2)->event.status, -QG_CLOSED); /* at once */
+    CHECK_EQ(r->client.counters.streams, 1);
+    CHECK_EQ(r->client.counters.connections, 0);
+    return e;
+}
+
+/* All of it, in small pieces, as the last call answers. */
+static int64_t read_to_the_end(rig *r, const seen *e, uint32_t *flags) {
+    uint8_t got[5000], expected[sizeof got];
+    uint64_t code, at = e->event.body_len;
+    int64_t n;
+    do {
+        n = qg_stream_read(r->client.engine, r->conn, e->event.stream, got, sizeof got, 9, 0, flags,
+                           &code);
+        fill_pattern(expected, sizeof expected, at);
+        CHECK_BYTES(got, n > 0 ? (size_t)n : 0, expected, n > 0 ? (size_t)n : 0);
+        at += n > 0 ? (uint64_t)n : 0;
+        breathe(r);
+    } while (n > 0 && !(*flags & QG_FIN));
+    CHECK_EQ(at, LARGE);
+    return n;
+}
+
+TEST(what_came_before_the_end_can_be_read) {
+    rig r;
+    uint32_t flags;
+    const seen *e = large_answer_and_the_end(&r, QG_FIN);
+    UNTIL(&r, quiche_conn_is_closed(conn_at(&r.client, r.conn)->quiche)); /* three PTOs later */
+    CHECK(read_to_the_end(&r, e, &flags) > 0);
+    CHECK_EQ(flags, QG_FIN);
+    CHECK_EQ(r.client.counters.streams, 0);
+    CHECK(qg__engine_conn(r.client.engine, r.conn) == NULL);
+    rig_close(&r);
+}
+
+TEST(a_body_that_the_end_cut_off_is_not_whole) {
+    rig r;
+    uint32_t flags;
+    const seen *e = large_answer_and_the_end(&r, 0);
+    CHECK_EQ(read_to_the_end(&r, e, &flags), QG_CLOSED);
+    CHECK_EQ(r.client.counters.streams, 0);
+    CHECK(take_token(&r.client, 9) == NULL); /* no wait was armed */
+    rig_close(&r);
+}
+
+TEST(what_nobody_wants_to_read_after_the_end_goes) {
+    for (unsigned way = 0; way < 3; way++) {
+        rig r;
+        check_note("way %u", way);
+        const seen *e = large_answer_and_the_end(&r, QG_FIN);
+        if (way == 0) {
+            CHECK_EQ(qg_stream_release(r.client.engine, r.conn, e->event.stream), QG_OK);
+        } else {
+            submit(&r.client,
+                   (qg_submission){.op = way == 1 ? QG_OP_RELEASE : QG_OP_RESET,
+                                   .conn = r.conn,
+                                   .stream = e->event.stream},
+                   NULL, 0, NULL, 0);
+        }
+        turn(&r);
+        check_note("way %u", way);
+        CHECK_EQ(r.client.counters.streams, 0);
+        UNTIL(&r, qg__engine_conn(r.client.engine, r.conn) == NULL);
+        rig_close(&r);
+    }
+}
+
+/* Its owner might never come: the time is moved, not waited for. */
+TEST(what_nobody_reads_after_the_end_goes_in_time) {
+    rig r;
+    large_answer_and_the_end(&r, QG_FIN);
+    qg_conn *conn = conn_at(&r.client, r.conn);
+    CHECK(qg__timer_armed(&conn->phase));
+    CHECK(conn->phase.deadline_ns > qg__now_ns() + 20 * QG_NS_PER_S);
+    qg__timer_set(&r.client.engine->timers, &conn->phase, qg__now_ns());
+    turn(&r);
+    CHECK_EQ(r.client.counters.streams, 0);
+    UNTIL(&r, qg__engine_conn(r.client.engine, r.conn) == NULL);
+    rig_close(&r);
+}
+
+TEST(who_closes_reads_no_more) {
+    static uint8_t body[LARGE];
+    rig r;
+    uint8_t byte;
+    uint32_t flags;
+    uint64_t code;
+    rig_start(&r, NULL);
+    request(&r, 1, "GET", "/large", NULL, 0, QG_FIN);
+    respond(&r.server, await_event(&r, &r.server, QG_EVENT_REQUEST), "200", body, sizeof body,
+            QG_FIN);
+    const seen *e = await_token(&r, &r.client, 1);
+    close_with(&r.client, r.conn, true, 0x100, "");
+    await_closed(&r, &r.client, 0x100, QG_APP | QG_ESTABLISHED);
+    CHECK_EQ(
+        qg_stream_read(r.client.engine, r.conn, e->event.stream, &byte, 1, 0, 0, &flags, &code),
+        QG_CLOSED);
+    CHECK_EQ(r.client.counters.streams, 0);
+    rig_close(&r);
+}
