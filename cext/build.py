@@ -23,7 +23,11 @@ from cffi import FFI
 
 CEXT = Path(__file__).resolve().parent
 CRATE = CEXT / "quiche"
-HEADERS = [CEXT / "include" / "quicgreen.h", CEXT / "python" / "arena_cache.h"]
+HEADERS = [
+    CEXT / "include" / "quicgreen.h",
+    CEXT / "include" / "quicgreen_sessions.h",
+    CEXT / "python" / "arena_cache.h",
+]
 BEGIN, END = "/* ---- cdef ---- */", "/* ---- end of cdef ---- */"
 MACHINES = {"x86_64", "aarch64"}
 
@@ -122,7 +126,7 @@ def builder() -> FFI:
     root = CEXT.parent
     ffi.set_source(
         "quicgreen._core",
-        '#include "quicgreen.h"\n#include "arena_cache.h"\n',
+        "".join(f'#include "{header.name}"\n' for header in HEADERS),
         sources=[os.path.relpath(s, root) for s in sources],
         include_dirs=[str(p) for p in (CEXT / "include", CEXT / "python", CEXT / "src", CRATE)],
         extra_compile_args=[

@@ -49,6 +49,7 @@ STREAM_OPENED: int = lib.QG_EVENT_STREAM_OPENED
 GOAWAY: int = lib.QG_EVENT_GOAWAY
 OPENED: int = lib.QG_EVENT_OPENED
 IDLE: int = lib.QG_EVENT_IDLE
+TICKET: int = lib.QG_EVENT_TICKET
 
 FIN: int = lib.QG_FIN
 EARLY: int = lib.QG_EARLY
@@ -207,6 +208,28 @@ class Keys:
         return int(lib.qg_keys_rotate(self.pointer, now_s))
 
 
+class ReplayRegister:
+    """Whose early data was taken already (RFC 8446, section 8.2; cext/src/replay.h). Servers that share
+    keys share a register, or take no early data.
+
+    Args:
+        capacity: ClientHellos with early data in two minutes; more are served without.
+        quiet: take no early data for the first two minutes: for keys that were in use before.
+    """
+
+    def __init__(self, capacity: int = 100_000, *, quiet: bool = False) -> None:
+        pointer = lib.qg_replay_new(capacity, lib.QG_REPLAY_PERIOD_S if quiet else 0)
+        if pointer == ffi.NULL:
+            raise error("engine", "no memory for a replay register")
+        self.pointer = ffi.gc(pointer, lib.qg_replay_free)
+
+    def counts(self) -> dict[str, int]:
+        """What became of early data: `first` let through; refused as `repeated`, `full` or `quiet`."""
+        counts = ffi.new("qg_replay_counts *")
+        lib.qg_replay_counts_of(self.pointer, counts)
+        return {name: getattr(counts, name) for name, _ in ffi.typeof("qg_replay_counts").fields}
+
+
 class Configuration:
     """TLS and transport settings, in the engine's form. Shared by any number of connections."""
 
@@ -216,16 +239,21 @@ class Configuration:
         transport: QuicConfiguration,
         *,
         keys: Keys | None = None,
+        replay: ReplayRegister | None = None,
+        tickets: bool = False,
         ca_file: str | None = None,
         ca_dir: str | None = None,
     ) -> None:
+        """`keys`, `replay`: a server's, for tickets and early data. `tickets`: a client wants them."""
         is_server = isinstance(tls, ServerTls)
         problem = ffi.new("char[]", 512)
         alpn = _alpn(tls.alpn)
         raw = "h3" not in tls.alpn
-        pointer = lib.qg_tls_new(
-            self._tls_options(tls, alpn, keys, ca_file, ca_dir), problem, 512
-        )  # fmt: skip
+        tls_options = self._tls_options(tls, alpn, ca_file, ca_dir)
+        tls_options.keys = keys.pointer if keys is not None else ffi.NULL
+        tls_options.replay = replay.pointer if replay is not None else ffi.NULL
+        tls_options.tickets = tickets
+        pointer = lib.qg_tls_new(tls_options, problem, 512)
         if pointer == ffi.NULL:
             detail = ffi.string(problem).decode(errors="replace")
             trust = "trusted" in detail
@@ -248,7 +276,6 @@ class Configuration:
         self,
         tls: ClientTls | ServerTls,
         alpn: bytes,
-        keys: Keys | None,
         ca_file: str | None,
         ca_dir: str | None,
     ) -> Any:
@@ -264,7 +291,6 @@ class Configuration:
             options.cert_file, options.key_file = strings(tls.certfile), strings(tls.keyfile)
             options.cert_pem, options.key_pem = strings(tls.cert_pem), strings(tls.key_pem)
             options.verify_peer = options.require_peer = tls.ca_certs is not None
-            options.keys = keys.pointer if keys is not None else ffi.NULL
         else:
             options.cert_file, options.key_file = strings(tls.cert), strings(tls.key)
             options.verify_peer = tls.verify is not False
@@ -546,6 +572,26 @@ class Engine:
                            token, timeout_us, self._conn)
         )  # fmt: skip
         return rc, self._conn[0] if rc == 0 else ffi.errno
+
+    def resume(self, conn: int, ticket: bytes, early: bool) -> int:
+        """Before anything was sent: take up a session."""
+        self._used = 0
+        return int(lib.qg_conn_resume(self._pointer, conn, ticket, len(ticket), early))
+
+    def session_info(self, conn: int) -> dict[str, Any]:
+        """is_resumed, in_early_data, early_data (True: accepted, False: refused, None: none was sent) and
+        why it was refused; {} when the connection is gone."""
+        info = ffi.new("qg_session_info *")
+        self._used = 0
+        if lib.qg_session_info_of(self._pointer, conn, info) < 0:
+            return {}
+        known = info.early_data != lib.QG_EARLY_NONE
+        return {
+            "is_resumed": bool(info.is_resumed),
+            "in_early_data": bool(info.in_early_data),
+            "early_data": info.early_data == lib.QG_EARLY_ACCEPTED if known else None,
+            "reason": ffi.string(info.reason).decode(),
+        }
 
     def conn_close(self, conn: int, app: bool, code: int, reason: bytes) -> int:
         self._used = 0

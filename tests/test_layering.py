@@ -170,12 +170,12 @@ def test_c_includes_go_downward(path: Path) -> None:
     _, c = levels()
     included = set(re.findall(r'#include "(\w+)\.h"', path.read_text()))
     outside = included - c.keys()
-    assert outside <= {"quicgreen", "quiche_more", "qpack_tables"}
+    assert outside <= {"quicgreen", "quicgreen_sessions", "quiche_more", "qpack_tables"}
     if path.stem in c:
         allowed = SHARED_UPWARD if c["endpoint"] <= c[path.stem] <= c["raw"] else set()
         assert {i for i in included & c.keys() if c[i] < c[path.stem]} <= allowed
     else:
-        assert included == set()  # the public header, and the table that was made
+        assert included <= {"quicgreen"}  # the public headers, and the table that was made
 
 
 @pytest.mark.parametrize("path", C_SOURCES, ids=lambda p: p.name)
@@ -218,7 +218,13 @@ def test_system_calls_stay_in_their_files(path: Path) -> None:
 def test_the_clock_is_read_once_an_entry() -> None:
     """Into engine->now_ns, by the functions that quicgreen.h names; all others look there."""
     reading = {p.name: re.findall(r"[^\n]*\bqg__now_ns\(\)", code(p)) for p in C_SOURCES if p.suffix == ".c"}
-    assert {name for name, lines in reading.items() if lines} == {"api.c", "endpoint.c", "engine.c"}
+    assert {name for name, lines in reading.items() if lines} == {
+        "api.c",
+        "endpoint.c",
+        "engine.c",
+        "replay.c",
+    }
+    del reading["replay.c"]  # it belongs to no engine, and is asked from inside quiche
     assert {line.strip() for lines in reading.values() for line in lines} == {"e->now_ns = qg__now_ns()"}
 
 

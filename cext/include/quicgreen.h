@@ -34,7 +34,7 @@
 /* ---- cdef ---- */
 
 /* Changes with every change to a record, an option struct or a function of this file. */
-#define QG_ABI 1
+#define QG_ABI 2
 
 /* ---------------------------------------------------------------- results */
 
@@ -90,9 +90,10 @@ typedef struct qg_event {
 #define QG_EVENT_GOAWAY        11 /* peer takes no new requests; stream = first id not processed */
 #define QG_EVENT_OPENED        12 /* wait: a stream may be opened now */
 #define QG_EVENT_IDLE          13 /* listener: stopped and its last connection is gone */
+#define QG_EVENT_TICKET        14 /* client: head = ticket; value = seconds it lives; QG_EARLY */
 
 #define QG_FIN         1    /* the message ends here */
-#define QG_EARLY       2    /* came in early data (0-RTT) */
+#define QG_EARLY       2    /* came, or may be sent, in early data (0-RTT) */
 #define QG_MORE        4    /* there is more than fitted: read on */
 #define QG_REMOTE      8    /* the peer's doing */
 #define QG_APP         16   /* code is an application (HTTP/3) code, else a transport code */
@@ -201,6 +202,7 @@ int qg_keys_find(qg_keys *keys, uint32_t use, const uint8_t *name, qg_key *out);
 /* ---------------------------------------------------------------- TLS */
 
 typedef struct qg_tls qg_tls;
+typedef struct qg_replay qg_replay; /* quicgreen_sessions.h */
 
 typedef struct qg_tls_options {
     uint32_t abi; /* QG_ABI */
@@ -218,6 +220,8 @@ typedef struct qg_tls_options {
     const char *keylog_file; /* NSS key log, appended; NULL: none */
     const char *groups;      /* BoringSSL's list; NULL: its default */
     qg_keys *keys;           /* server: seals session tickets; NULL: no tickets */
+    qg_replay *replay;       /* server: early data is taken, once each; NULL: none is */
+    uint32_t tickets;        /* client: tell of tickets */
 } qg_tls_options;
 
 /* NULL on error, with a text in `error`. The caller owns one reference. */
@@ -302,6 +306,10 @@ typedef struct qg_counters {
     uint64_t handshakes_completed;
     uint64_t handshakes_failed;
     uint64_t handshakes_resumed;
+    uint64_t early_data_accepted; /* handshakes */
+    uint64_t early_data_refused;
+    uint64_t early_requests;      /* announced before the handshake was complete */
+    uint64_t early_requests_held; /* until it was */
     uint64_t requests_sent;
     uint64_t requests_received;
     uint64_t responses_received;

@@ -6,6 +6,7 @@
 #include "h3.h"
 #include "qpack.h"
 #include "raw.h"
+#include "resumption.h"
 
 /* ------------------------------------------------------------- words */
 
@@ -207,6 +208,45 @@ int qg_conn_peer_cert(qg_engine *e, uint64_t id, uint8_t *out, size_t capacity) 
     }
     copy(out, capacity, der, len);
     return (int)len;
+}
+
+/* ------------------------------------------------------------- sessions */
+
+int qg_conn_resume(qg_engine *e, uint64_t id, const uint8_t *ticket, size_t len, uint32_t early) {
+    qg_conn *conn;
+    size_t session_len;
+    int rc = conn_of(e, id, &conn);
+    if (rc < 0) {
+        return rc;
+    }
+    if (conn->is_server || conn->begun) {
+        return QG_STATE;
+    }
+    const uint8_t *session = qg__ticket_open(ticket, len, &conn->remembered, &session_len);
+    if (session == NULL || quiche_conn_set_session(conn->quiche, session, session_len) != 0) {
+        return QG_INVALID;
+    }
+    SSL_set_early_data_enabled(conn->ssl, early != 0);
+    conn->wants_early = early != 0;
+    return QG_OK;
+}
+
+int qg_session_info_of(qg_engine *e, uint64_t id, qg_session_info *out) {
+    qg_conn *conn;
+    int rc = conn_of(e, id, &conn);
+    if (rc < 0 && rc != QG_CLOSED) {
+        return rc;
+    }
+    bool accepted = SSL_early_data_accepted(conn->ssl) == 1;
+    *out = (qg_session_info){
+        .is_resumed = SSL_session_reused(conn->ssl) == 1,
+        .in_early_data = qg__conn_is_early(conn),
+        .early_data = !conn->established || !conn->early_sent ? QG_EARLY_NONE
+                      : accepted                              ? QG_EARLY_ACCEPTED
+                                                              : QG_EARLY_REFUSED,
+        .reason = SSL_early_data_reason_string(SSL_get_early_data_reason(conn->ssl)),
+    };
+    return QG_OK;
 }
 
 /* ------------------------------------------------------------- opening */

@@ -6,6 +6,7 @@
 #include "engine.h"
 #include "h3.h"
 #include "raw.h"
+#include "resumption.h"
 
 /* A NAT forgets a UDP flow after 30 s at the least (RFC 9308, section 3.5). */
 #define KEEP_ALIVE_MAX_NS (15 * QG_NS_PER_S)
@@ -69,6 +70,7 @@ qg_conn *qg__conn_new(qg_engine *e, qg_endpoint *endpoint, qg_config *config, bo
     conn->local = *local;
     conn->peer = *peer;
     conn->h3.goaway_sent = conn->h3.goaway_received = QG_NEVER;
+    conn->h3.peer_max_field_section_size = QG_NEVER; /* until SETTINGS say otherwise */
     conn->quic.kind = QG_TIMER_QUIC;
     conn->phase.kind = QG_TIMER_PHASE;
     conn->alive.kind = QG_TIMER_ALIVE;
@@ -112,6 +114,7 @@ void qg__conn_free(qg_conn *conn) {
     qg__link_remove(&conn->of_endpoint);
     free(conn->streams.slots);
     free(conn->abandoned);
+    qg__session_forget(&conn->handshake);
     if (conn->quiche != NULL) {
         quiche_conn_free(conn->quiche);
     }
@@ -130,8 +133,8 @@ int qg__conn_start(qg_conn *conn, const uint8_t *scid, size_t scid_len, const ui
                    size_t retry_odcid_len, const char *server_name) {
     qg_engine *e = conn->engine;
     qg_config *config = conn->config;
-    SSL *ssl =
-        conn->is_server ? qg__tls_accept(config->tls) : qg__tls_connect(config->tls, server_name);
+    SSL *ssl = conn->is_server ? qg__tls_accept(config->tls, &conn->handshake)
+                               : qg__tls_connect(config->tls, server_name, &conn->handshake);
     if (ssl == NULL) {
         return conn->is_server ? QG_NOMEM : QG_INVALID;
     }
@@ -247,11 +250,8 @@ static void on_established(qg_conn *conn) {
     if (conn->is_server) {
         issue_spare_cid(conn);
     }
-    if (conn->raw) {
-        qg__raw_start(conn);
-    } else {
-        qg__h3_start(conn);
-    }
+    qg__conn_start_streams(conn);
+    qg__conn_end_early(conn);
     say_established(conn);
     if (conn->endpoint->stopping && conn->is_server) {
         qg__conn_drain(conn);
@@ -317,6 +317,9 @@ static bool serve_streams(qg_conn *conn) {
             }
         }
     }
+    if (conn->held > 0 && conn->state == QG_CONN_OPEN && !qg__h3_say_held(conn)) {
+        return false;
+    }
     for (qg_link *l = conn->deferred.next, *next; l != &conn->deferred; l = next) {
         next = l->next;
         if (!qg__h3_resume(QG_CONTAINER(l, qg_stream, deferred))) {
@@ -338,7 +341,8 @@ static bool serve_streams(qg_conn *conn) {
 
 static bool serve(qg_conn *conn) {
     /* GOAWAY comes on a stream, and nothing else may come for long. */
-    if (!say_late(conn) || !serve_streams(conn) || !say_goaway(conn)) {
+    if (!say_late(conn) || !serve_streams(conn) || !say_goaway(conn) ||
+        !qg__conn_say_tickets(conn)) {
         return false;
     }
     if (conn->state != QG_CONN_OPEN) {
@@ -366,8 +370,11 @@ bool qg__conn_process(qg_conn *conn) {
         }
         on_established(conn);
     }
+    if (conn->state == QG_CONN_HANDSHAKE) {
+        qg__conn_look_for_early(conn);
+    }
     /* What came before the end is read before the end is told. */
-    if (conn->state == QG_CONN_OPEN && !serve(conn)) {
+    if ((conn->state == QG_CONN_OPEN || qg__conn_is_early(conn)) && !serve(conn)) {
         return false;
     }
     if (!qg__conn_look_for_end(conn)) {

@@ -77,6 +77,7 @@ typedef struct qg_h3 {
     uint64_t max_push_id;     /* server: the last that was allowed; none is used */
     uint64_t peer_max_field_section_size;
     bool control_seen, encoder_seen, decoder_seen;
+    bool settings_seen;
     bool peer_extended_connect;
 } qg_h3;
 
@@ -89,6 +90,8 @@ typedef struct qg_conn {
     qg_config *config;
     quiche_conn *quiche;
     SSL *ssl; /* quiche's; see tls.h */
+    qg_handshake handshake;
+    qg_remembered remembered; /* client: the settings that the session came with */
     uint64_t id;
     uint64_t token; /* 0: the caller does not know this connection */
     qg_addr local, peer;
@@ -96,6 +99,11 @@ typedef struct qg_conn {
     uint8_t state; /* qg_conn_state */
     bool is_server;
     bool raw;
+    bool begun;       /* something was sent, or may have been */
+    bool started;     /* HTTP/3 runs, or raw streams: see resumption.h */
+    bool wants_early; /* client: to be started once the first flight is out */
+    bool early_sent;  /* client: a request left before the handshake was complete */
+    bool nudge;       /* client: what quiche has to send again shall not wait */
     bool established; /* the handshake was complete once */
     bool announced;   /* QG_EVENT_ACCEPTED or CONNECTED was said */
     bool said_closed; /* QG_EVENT_CLOSED was said */
@@ -122,6 +130,7 @@ typedef struct qg_conn {
     uint32_t sending; /* streams whose sending side is open */
     uint32_t queued;  /* streams with bytes in `out` */
     uint32_t active;  /* messages and RAW streams */
+    uint32_t held;    /* requests that wait for the handshake to be complete */
     qg_h3 h3;
 
     /* Streams whose end went to quiche last: while it still knows one, some of it may not have
@@ -142,6 +151,11 @@ typedef struct qg_conn {
 
 static inline uint32_t qg__conn_slot(uint64_t id) {
     return (uint32_t)id;
+}
+
+/* Do streams run although the handshake is not complete? See resumption.h. */
+static inline bool qg__conn_is_early(const qg_conn *conn) {
+    return conn->state == QG_CONN_HANDSHAKE && conn->started;
 }
 
 /* In the engine's work ring: qg__conn_process will see it before the turn ends. */

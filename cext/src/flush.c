@@ -1,5 +1,6 @@
 /* flush.c: a connection's packets into its datapath. */
 #include "engine.h"
+#include "resumption.h"
 
 /* The addresses that quiche wants a packet to take. */
 static void addresses(const quiche_send_info *info, qg_addr *from, qg_addr *to) {
@@ -81,7 +82,8 @@ bool qg__conn_flush(qg_conn *conn, unsigned *budget) {
         }
         unsigned sent = send_run(conn, room);
         *budget -= sent < *budget ? sent : *budget;
-        more = sent > 0;
+        conn->begun = true;
+        more = sent > 0 || qg__conn_on_sent(conn);
     }
     set_timers(conn);
     if (quiche_conn_is_closed(conn->quiche)) {

@@ -313,27 +313,93 @@ int64_t qg__h3_read(qg_stream *s, uint8_t *out, size_t capacity, bool *fin) {
 
 /* ------------------------------------------------------------- heads */
 
-static void say_request(qg_stream *s, const yield *y) {
+/* Add the event of a request whose bytes stand where the next event's begin. */
+static void announce(qg_stream *s, qg_event request) {
     qg_conn *conn = s->conn;
     qg_engine *engine = conn->engine;
     qg_event *event = qg__events_add(&engine->events, QG_EVENT_REQUEST);
-    event->token = conn->token != 0 ? conn->token : conn->endpoint->listen.token;
-    event->conn = conn->id;
-    event->stream = s->id;
-    event->status = y->head.method;
-    event->path_len = y->head.path_len;
-    event->head_len = y->head.text_len - y->head.path_len;
-    event->body_len = (uint32_t)y->body_len;
-    event->value = y->head.content_length;
-    event->flags =
-        (s->recv_state == QG_RECV_DONE ? QG_FIN : 0) | (s->trailers != NULL ? QG_MORE : 0);
-    qg__events_took(&engine->events, y->head.text_len + y->body_len);
+    request.offset = event->offset;
+    request.token = conn->token != 0 ? conn->token : conn->endpoint->listen.token;
+    *event = request;
+    qg__events_took(&engine->events, request.path_len + request.head_len + request.body_len);
+    conn->endpoint->credit -= conn->endpoint->credit > 0;
     engine->counters->requests_received++;
     s->told = true;
+}
+
+/* Not before the handshake is complete: it could be a replay (RFC 8470, section 3). */
+static void hold(qg_stream *s, const qg_event *request) {
+    size_t len = request->path_len + request->head_len + request->body_len;
+    s->held = malloc(sizeof *request + len);
+    if (s->held == NULL) {
+        message_failed(s, QG_TOO_LARGE);
+        return;
+    }
+    *s->held = *request;
+    memcpy(s->held + 1, qg__events_at(&s->conn->engine->events), len);
+    s->conn->held++;
+    s->conn->engine->counters->early_requests_held++;
+}
+
+bool qg__h3_say_held(qg_conn *conn) {
+    qg_events *events = &conn->engine->events;
+    for (uint32_t i = 0; conn->held > 0 && i < conn->streams.capacity; i++) {
+        qg_stream *s = conn->streams.slots[i];
+        if (s == NULL || s->held == NULL) {
+            continue;
+        }
+        size_t len = s->held->path_len + s->held->head_len + s->held->body_len;
+        if (conn->endpoint->credit == 0) {
+            return true;
+        }
+        if (!qg__events_room(events, len)) {
+            return false;
+        }
+        memcpy(qg__events_at(events), s->held + 1, len);
+        announce(s, *s->held);
+        free(s->held);
+        s->held = NULL;
+        conn->held--;
+    }
+    return true;
+}
+
+/* May this be announced before the handshake is complete? Safe methods only (RFC 9110,
+ * section 9.2.1), whole, and without a body. A session is announced when its handshake is complete, and
+ * its requests after it. */
+static bool may_be_early(const qg_stream *s, const yield *y) {
+    uint32_t method = y->head.method;
+    bool safe = method == QG_METHOD_GET || method == QG_METHOD_HEAD || method == QG_METHOD_OPTIONS;
+    return safe && s->recv_state == QG_RECV_DONE && y->body_len == 0 &&
+           (s->conn->endpoint->listen.flags & QG_LISTEN_SESSIONS) == 0;
+}
+
+static void say_request(qg_stream *s, const yield *y) {
+    qg_conn *conn = s->conn;
+    qg_event request = {
+        .type = QG_EVENT_REQUEST,
+        .conn = conn->id,
+        .stream = s->id,
+        .status = y->head.method,
+        .path_len = y->head.path_len,
+        .head_len = y->head.text_len - y->head.path_len,
+        .body_len = (uint32_t)y->body_len,
+        .value = y->head.content_length,
+        .flags = (s->recv_state == QG_RECV_DONE ? QG_FIN : 0) | (s->trailers != NULL ? QG_MORE : 0),
+    };
     if (y->head.has_priority) {
         /* quiche's default, 127, stands for urgency 3. */
         quiche_conn_stream_priority(conn->quiche, s->id, (uint8_t)(124 + y->head.urgency),
                                     y->head.incremental);
+    }
+    if (!qg__conn_is_early(conn)) {
+        announce(s, request);
+    } else if (may_be_early(s, y)) {
+        request.flags |= QG_EARLY;
+        conn->engine->counters->early_requests++;
+        announce(s, request);
+    } else {
+        hold(s, &request);
     }
 }
 
@@ -387,7 +453,6 @@ static void read_head(qg_stream *s) {
         y.body_len += (size_t)n;
     }
     if (conn->is_server) {
-        conn->endpoint->credit -= conn->endpoint->credit > 0;
         say_request(s, &y);
     } else {
         say_response(s, &y);
@@ -467,7 +532,7 @@ bool qg__h3_readable(qg_conn *conn, uint64_t id) {
     if (s == NULL) {
         s = accept_stream(conn, id);
         if (s == NULL) {
-            return conn->state == QG_CONN_OPEN;
+            return conn->state <= QG_CONN_OPEN;
         }
     }
     if (s->kind == QG_STREAM_MESSAGE) {
@@ -475,5 +540,5 @@ bool qg__h3_readable(qg_conn *conn, uint64_t id) {
     } else {
         qg__h3_control_readable(s);
     }
-    return conn->state == QG_CONN_OPEN;
+    return conn->state <= QG_CONN_OPEN;
 }

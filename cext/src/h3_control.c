@@ -101,9 +101,23 @@ static bool take_setting(qg_conn *conn, uint64_t id, uint64_t value) {
     }
 }
 
+/* A server that takes early data stands by the settings that it was sent under (RFC 9114,
+ * section 7.2.4.2). */
+static bool keeps_promise(qg_conn *conn) {
+    const qg_h3 *h3 = &conn->h3;
+    const qg_remembered *old = &conn->remembered;
+    bool kept = h3->peer_max_field_section_size >= old->max_field_section_size &&
+                h3->peer_extended_connect >= old->extended_connect;
+    return kept || conn->is_server || !conn->early_sent ||
+           SSL_early_data_accepted(conn->ssl) != 1 ||
+           fail(conn, H3_SETTINGS_ERROR, "early data was taken and a limit lowered");
+}
+
 static bool take_settings(qg_conn *conn, const uint8_t *p, size_t len) {
     uint64_t seen[SETTINGS_MAX];
     unsigned count = 0;
+    conn->h3.peer_max_field_section_size = QG_NEVER;
+    conn->h3.peer_extended_connect = false;
     while (len > 0) {
         uint64_t id, value;
         size_t a = qg__varint_get(p, len, &id);
@@ -126,7 +140,8 @@ static bool take_settings(qg_conn *conn, const uint8_t *p, size_t len) {
         p += a + b;
         len -= a + b;
     }
-    return true;
+    conn->h3.settings_seen = true;
+    return keeps_promise(conn);
 }
 
 /* Requests from `id` on were not processed: they may be sent again elsewhere. */

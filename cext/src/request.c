@@ -44,6 +44,7 @@ static int send_now(qg_conn *conn, const uint8_t *head, size_t head_len, const u
         return QG_NOMEM;
     }
     s->head_only = (flags & QG_HEAD) != 0;
+    conn->early_sent |= conn->state == QG_CONN_HANDSHAKE;
     int rc = qg__h3_send_head(s, head, head_len, body, body_len, flags);
     if (rc == QG_OK) {
         s->awaiting_head = true;
@@ -58,9 +59,10 @@ static int send_now(qg_conn *conn, const uint8_t *head, size_t head_len, const u
     return QG_OK;
 }
 
-static bool may_open(const qg_conn *conn) {
-    return conn->state == QG_CONN_OPEN && qg__link_alone(&conn->pending) &&
-           quiche_conn_peer_streams_left_bidi(conn->quiche) > 0;
+static bool may_open(const qg_conn *conn, uint16_t flags) {
+    bool now = conn->state == QG_CONN_OPEN ? qg__link_alone(&conn->pending)
+                                           : qg__conn_is_early(conn) && (flags & QG_EARLY) != 0;
+    return now && quiche_conn_peer_streams_left_bidi(conn->quiche) > 0;
 }
 
 /* Copy a request until a stream may be opened for it. */
@@ -102,7 +104,7 @@ int qg__conn_request(qg_conn *conn, const uint8_t *head, size_t head_len, const 
     if (conn->is_server || conn->raw) {
         return QG_STATE;
     }
-    return may_open(conn)
+    return may_open(conn, flags)
                ? send_now(conn, head, head_len, body, body_len, flags, token, timeout_us)
                : wait_in_line(conn, head, head_len, body, body_len, flags, token, timeout_us);
 }
@@ -139,8 +141,12 @@ bool qg__conn_open_pending(qg_conn *conn) {
     uint64_t bidi = quiche_conn_peer_streams_left_bidi(conn->quiche);
     uint64_t uni =
         qg__link_alone(&conn->pending) ? 0 : quiche_conn_peer_streams_left_uni(conn->quiche);
-    while (!qg__link_alone(&conn->pending)) {
-        qg_pending *p = QG_CONTAINER(conn->pending.next, qg_pending, link);
+    for (qg_link *l = conn->pending.next, *next; l != &conn->pending; l = next) {
+        next = l->next;
+        qg_pending *p = QG_CONTAINER(l, qg_pending, link);
+        if (conn->state == QG_CONN_HANDSHAKE && !(p->flags & QG_EARLY)) {
+            continue; /* not before the handshake is complete */
+        }
         uint64_t *left = p->request || p->bidi ? &bidi : &uni;
         if (*left == 0) {
             return true;

@@ -158,6 +158,8 @@ void qg__stream_free(qg_stream *s) {
         qg__conn_touch(s->conn); /* which was waiting for this one */
     }
     engine->counters->streams--;
+    s->conn->held -= s->held != NULL;
+    free(s->held);
     free(s->section);
     free(s->trailers);
     drop_out(s);

@@ -83,6 +83,7 @@ typedef struct qg_stream {
     bool settings_seen; /* control stream */
     uint8_t interim;    /* informational responses so far */
 
+    qg_event *held; /* a request that is to be announced later, and its bytes */
     qg_frame frame;
     uint8_t *section; /* a field section that comes in pieces; `frame.left` bytes are missing */
     uint32_t section_len;

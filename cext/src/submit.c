@@ -65,7 +65,7 @@ static void credit(qg_engine *e, const qg_submission *op) {
     }
     for (qg_link *l = endpoint->conns.next; l != &endpoint->conns; l = l->next) {
         qg_conn *conn = QG_CONTAINER(l, qg_conn, of_endpoint);
-        if (!qg__link_alone(&conn->deferred)) {
+        if (!qg__link_alone(&conn->deferred) || conn->held > 0) {
             qg__conn_touch(conn);
         }
     }

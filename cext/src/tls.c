@@ -15,13 +15,15 @@
 #include <unistd.h>
 
 #include "keys.h"
+#include "replay.h"
 
-/* Where a context keeps the qg_tls it belongs to. */
-static int tls_index;
-static pthread_once_t tls_index_once = PTHREAD_ONCE_INIT;
+/* Where a context keeps the qg_tls it belongs to, and an SSL its qg_handshake. */
+static int tls_index, handshake_index;
+static pthread_once_t index_once = PTHREAD_ONCE_INIT;
 
-static void make_index(void) {
+static void make_indexes(void) {
     tls_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    handshake_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
 }
 
 static qg_tls *tls_of(const SSL *ssl) {
@@ -59,7 +61,33 @@ static enum ssl_select_cert_result_t select_certificate(const SSL_CLIENT_HELLO *
     }
     SHA256_Final(digest, &sha);
     SSL_set_session_id_context(hello->ssl, digest, sizeof digest);
+    const uint8_t *extension;
+    size_t len;
+    qg_handshake *handshake = SSL_get_ex_data(hello->ssl, handshake_index);
+    handshake->early_offered =
+        SSL_early_callback_ctx_extension_get(hello, TLSEXT_TYPE_early_data, &extension, &len) == 1;
     return ssl_select_cert_success;
+}
+
+/* Early data is taken once for each ClientHello. A second one resumes all the same: what is refused is
+ * what could be replayed. */
+static void register_early_data(SSL *ssl) {
+    const qg_tls *tls = tls_of(ssl);
+    qg_handshake *handshake = SSL_get_ex_data(ssl, handshake_index);
+    uint8_t random[SSL3_RANDOM_SIZE];
+    if (tls->replay == NULL || !handshake->early_offered || handshake->early_entered) {
+        return;
+    }
+    handshake->early_entered = true; /* this may be called for each ticket that a client offers */
+    SSL_get_client_random(ssl, random, sizeof random);
+    if (!qg__replay_first(tls->replay, random)) {
+        SSL_set_early_data_enabled(ssl, 0);
+    }
+}
+
+static int keep_session(SSL *ssl, SSL_SESSION *session) {
+    qg__session_keep(SSL_get_ex_data(ssl, handshake_index), ssl, session);
+    return 0; /* it stays BoringSSL's */
 }
 
 static int seal_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *hmac,
@@ -79,6 +107,7 @@ static int seal_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cip
         if (found < 0) {
             return 0; /* not ours, or too old: a full handshake */
         }
+        register_early_data(ssl);
     }
     int (*init)(EVP_CIPHER_CTX *, const EVP_CIPHER *, ENGINE *, const uint8_t *, const uint8_t *) =
         encrypt ? EVP_EncryptInit_ex : EVP_DecryptInit_ex;
@@ -162,6 +191,21 @@ static bool load_certificate(SSL_CTX *ctx, const qg_tls_options *o, char *error,
     return true;
 }
 
+/* What a file of certificates says, and not only what it is called. (A folder's are read as they are
+ * needed.) */
+static void hash_trusted(SHA256_CTX *sha, X509_STORE *store) {
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get1_objects(store);
+    for (size_t i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        X509 *certificate = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
+        uint8_t digest[SHA256_DIGEST_LENGTH];
+        unsigned len;
+        if (certificate != NULL && X509_digest(certificate, EVP_sha256(), digest, &len)) {
+            SHA256_Update(sha, digest, len);
+        }
+    }
+    sk_X509_OBJECT_pop_free(objects, X509_OBJECT_free);
+}
+
 static bool load_trust(qg_tls *tls, const qg_tls_options *o, char *error, size_t capacity) {
     if (o->ca_file == NULL && o->ca_dir == NULL) {
         return true;
@@ -180,6 +224,7 @@ static bool load_trust(qg_tls *tls, const qg_tls_options *o, char *error, size_t
             SHA256_Update(&sha, names[i], strlen(names[i]) + 1);
         }
     }
+    hash_trusted(&sha, SSL_CTX_get_cert_store(tls->ctx));
     SHA256_Final(tls->trust, &sha);
     return true;
 }
@@ -194,6 +239,10 @@ static void set_server_callbacks(qg_tls *tls, const qg_tls_options *o) {
         SSL_CTX_set_session_psk_dhe_timeout(tls->ctx, qg__keys_lifetime_s(o->keys));
     } else {
         SSL_CTX_set_options(tls->ctx, SSL_OP_NO_TICKET);
+    }
+    if (o->replay != NULL) {
+        tls->replay = qg__replay_reference(o->replay);
+        SSL_CTX_set_early_data_enabled(tls->ctx, 1);
     }
     int mode = !o->verify_peer ? SSL_VERIFY_NONE : SSL_VERIFY_PEER;
     if (o->verify_peer && o->require_peer) {
@@ -231,12 +280,16 @@ static bool configure(qg_tls *tls, const qg_tls_options *o, char *error, size_t 
     }
     if (tls->is_server) {
         set_server_callbacks(tls, o);
+    } else if (o->tickets) {
+        SSL_CTX_set_session_cache_mode(tls->ctx,
+                                       SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(tls->ctx, keep_session);
     }
     return true;
 }
 
 qg_tls *qg_tls_new(const qg_tls_options *o, char *error, size_t capacity) {
-    pthread_once(&tls_index_once, make_index);
+    pthread_once(&index_once, make_indexes);
     qg_tls *tls = calloc(1, sizeof *tls);
     if (o->abi != QG_ABI || tls == NULL) {
         snprintf(error, capacity, "%s",
@@ -272,6 +325,7 @@ void qg_tls_free(qg_tls *tls) {
     }
     SSL_CTX_free(tls->ctx);
     qg_keys_free(tls->keys);
+    qg_replay_free(tls->replay);
     if (tls->keylog_fd >= 0) {
         close(tls->keylog_fd);
     }
@@ -280,8 +334,17 @@ void qg_tls_free(qg_tls *tls) {
 
 /* ------------------------------------------------------------- connections */
 
-SSL *qg__tls_accept(qg_tls *tls) {
-    return SSL_new(tls->ctx);
+static SSL *new_ssl(qg_tls *tls, qg_handshake *handshake) {
+    SSL *ssl = SSL_new(tls->ctx);
+    if (ssl != NULL && !SSL_set_ex_data(ssl, handshake_index, handshake)) {
+        SSL_free(ssl); /* quiche has not seen it yet */
+        return NULL;
+    }
+    return ssl;
+}
+
+SSL *qg__tls_accept(qg_tls *tls, qg_handshake *handshake) {
+    return new_ssl(tls, handshake);
 }
 
 static bool is_ip(const char *name) {
@@ -299,8 +362,8 @@ static bool expect_name(SSL *ssl, const char *name) {
            X509_VERIFY_PARAM_set1_host(param, name, strlen(name)) == 1;
 }
 
-SSL *qg__tls_connect(qg_tls *tls, const char *server_name) {
-    SSL *ssl = SSL_new(tls->ctx);
+SSL *qg__tls_connect(qg_tls *tls, const char *server_name, qg_handshake *handshake) {
+    SSL *ssl = new_ssl(tls, handshake);
     if (ssl == NULL) {
         return NULL;
     }
@@ -310,7 +373,7 @@ SSL *qg__tls_connect(qg_tls *tls, const char *server_name) {
     ok = ok && (server_name == NULL ? !tls->verify_peer : expect_name(ssl, server_name));
     if (!ok) {
         ERR_clear_error();
-        SSL_free(ssl); /* quiche has not seen it yet */
+        SSL_free(ssl);
         return NULL;
     }
     return ssl;

@@ -11,6 +11,7 @@
 #include <openssl/ssl.h>
 
 #include "base.h"
+#include "session.h"
 
 struct qg_tls {
     SSL_CTX *ctx;
@@ -22,16 +23,17 @@ struct qg_tls {
     size_t alpn_len;
     uint8_t trust[32]; /* digest of what decides whom we believe: part of the session's context */
     qg_keys *keys;
+    qg_replay *replay; /* NULL: no early data */
 };
 
 qg_tls *qg__tls_reference(qg_tls *tls);
 
-/* A server's SSL, or NULL without memory. */
-SSL *qg__tls_accept(qg_tls *tls);
+/* A server's SSL, or NULL without memory. `handshake` is written to for as long as the SSL lives. */
+SSL *qg__tls_accept(qg_tls *tls, qg_handshake *handshake);
 
 /* A client's SSL that expects `server_name`: a DNS name or an IP address as text. NULL: out of
  * memory or a name that cannot be one. */
-SSL *qg__tls_connect(qg_tls *tls, const char *server_name);
+SSL *qg__tls_connect(qg_tls *tls, const char *server_name, qg_handshake *handshake);
 
 /* Early data is only for a server with the same settings (quiche's own context is a constant). To
  * be called after quiche took the SSL. */

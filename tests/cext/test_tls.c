@@ -128,6 +128,7 @@ TEST(a_client_needs_no_certificate) {
 
 TEST(names_that_a_client_may_expect) {
     char long_name[400], error[100];
+    qg_handshake none = {0};
     qg_tls_options o = {
         .abi = QG_ABI, .verify_peer = 1, .alpn = (const uint8_t *)ALPN_H3, .alpn_len = 3};
     memset(long_name, 'a', sizeof long_name - 1);
@@ -137,13 +138,13 @@ TEST(names_that_a_client_may_expect) {
         qg_tls *tls = qg_tls_new(&o, error, sizeof error);
         static const char *const good[] = {"a.test", "127.0.0.1", "::1", "2001:db8::1"};
         for (size_t i = 0; i < 4; i++) {
-            SSL *ssl = qg__tls_connect(tls, good[i]);
+            SSL *ssl = qg__tls_connect(tls, good[i], &none);
             CHECK(ssl != NULL);
             SSL_free(ssl);
         }
-        CHECK(qg__tls_connect(tls, "") == NULL);
-        CHECK(qg__tls_connect(tls, long_name) == NULL);
-        SSL *ssl = qg__tls_connect(tls, NULL);
+        CHECK(qg__tls_connect(tls, "", &none) == NULL);
+        CHECK(qg__tls_connect(tls, long_name, &none) == NULL);
+        SSL *ssl = qg__tls_connect(tls, NULL, &none);
         CHECK_EQ(ssl != NULL, !verify); /* nobody to check against */
         SSL_free(ssl);
         qg_tls_free(tls);
@@ -210,7 +211,9 @@ static void close_contexts(contexts *c) {
 
 /* A handshake in memory; the session that the client got is in last_session. Resumed? */
 static bool shake(contexts *c, const char *name, SSL_SESSION *session) {
-    SSL *client = qg__tls_connect(c->client, name), *server = qg__tls_accept(c->server);
+    qg_handshake ours = {0}, theirs = {0};
+    SSL *client = qg__tls_connect(c->client, name, &ours);
+    SSL *server = qg__tls_accept(c->server, &theirs);
     BIO *a, *b;
     CHECK(client != NULL && server != NULL);
     CHECK_EQ(BIO_new_bio_pair(&a, 1 << 16, &b, 1 << 16), 1);

@@ -1,0 +1,130 @@
+#include "replay.h"
+
+#include <openssl/rand.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "hash.h"
+
+/* Clocks are set by less than this without anybody noticing, and BoringSSL counts whole seconds. */
+#define CLOCK_SLACK_S 1
+
+/* Two tables, of this period and the one before: what is in neither is older than a period. */
+typedef struct memory_replay {
+    qg_replay base;
+    pthread_mutex_t lock; /* over all below */
+    uint32_t capacity;    /* of a table */
+    uint64_t quiet_until_ns;
+    uint64_t period_began_ns;
+    uint64_t latest_wall_s;
+    qg_hash now, before;
+    qg_replay_counts counts;
+} memory_replay;
+
+static bool empty(qg_hash *table) {
+    uint8_t secret[16];
+    qg__hash_free(table);
+    bool ok = RAND_bytes(secret, sizeof secret) == 1;
+    qg__hash_init(table, secret);
+    return ok;
+}
+
+static void turn(memory_replay *m, uint64_t now_ns) {
+    const uint64_t period_ns = QG_REPLAY_PERIOD_S * QG_NS_PER_S;
+    uint64_t passed_ns = now_ns - m->period_began_ns;
+    if (passed_ns < period_ns) {
+        return;
+    }
+    qg__hash_free(&m->before);
+    m->before = m->now;
+    m->now = (qg_hash){0};
+    empty(&m->now);
+    if (passed_ns >= 2 * period_ns) {
+        empty(&m->before);
+    }
+    m->period_began_ns = now_ns;
+}
+
+static bool enter(memory_replay *m, const uint8_t random[32], uint64_t now_ns, uint64_t wall_s) {
+    /* Of 32 random bytes 20 are enough to tell them apart. */
+    const size_t len = QG_HASH_KEY_MAX;
+    uint64_t ignored;
+    turn(m, now_ns);
+    if (qg__hash_get(&m->now, random, len, &ignored) ||
+        qg__hash_get(&m->before, random, len, &ignored)) {
+        m->counts.repeated++;
+        return false;
+    }
+    if (now_ns < m->quiet_until_ns || wall_s + CLOCK_SLACK_S < m->latest_wall_s) {
+        m->counts.quiet++;
+        return false;
+    }
+    m->latest_wall_s = wall_s > m->latest_wall_s ? wall_s : m->latest_wall_s;
+    if (m->now.count >= m->capacity || !qg__hash_put(&m->now, random, len, 1)) {
+        m->counts.full++;
+        return false;
+    }
+    m->counts.first++;
+    return true;
+}
+
+static bool memory_first(qg_replay *replay, const uint8_t random[32], uint64_t now_ns,
+                         uint64_t wall_s) {
+    memory_replay *m = (memory_replay *)replay;
+    pthread_mutex_lock(&m->lock);
+    bool first = enter(m, random, now_ns, wall_s);
+    pthread_mutex_unlock(&m->lock);
+    return first;
+}
+
+static void memory_counts(qg_replay *replay, qg_replay_counts *out) {
+    memory_replay *m = (memory_replay *)replay;
+    pthread_mutex_lock(&m->lock);
+    *out = m->counts;
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void memory_destroy(qg_replay *replay) {
+    memory_replay *m = (memory_replay *)replay;
+    qg__hash_free(&m->now);
+    qg__hash_free(&m->before);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+static const qg_replay_ops memory_ops = {memory_first, memory_counts, memory_destroy};
+
+qg_replay *qg_replay_new(uint32_t capacity, uint32_t quiet_s) {
+    memory_replay *m = calloc(1, sizeof *m);
+    if (m == NULL || !empty(&m->now) || !empty(&m->before)) {
+        free(m);
+        return NULL;
+    }
+    m->base.ops = &memory_ops;
+    m->base.references = 1;
+    m->capacity = capacity;
+    m->period_began_ns = qg__now_ns();
+    m->quiet_until_ns = quiet_s > 0 ? qg__later(m->period_began_ns, quiet_s, QG_NS_PER_S) : 0;
+    pthread_mutex_init(&m->lock, NULL);
+    return &m->base;
+}
+
+qg_replay *qg__replay_reference(qg_replay *replay) {
+    replay->references++;
+    return replay;
+}
+
+void qg_replay_free(qg_replay *replay) {
+    if (replay != NULL && --replay->references == 0) {
+        replay->ops->destroy(replay);
+    }
+}
+
+bool qg__replay_first(qg_replay *replay, const uint8_t random[32]) {
+    /* Its own look at the clocks: it belongs to no engine, and is asked from inside quiche. */
+    return replay->ops->first(replay, random, qg__now_ns(), qg__wall_s());
+}
+
+void qg_replay_counts_of(qg_replay *replay, qg_replay_counts *out) {
+    replay->ops->counts(replay, out);
+}
