@@ -10,14 +10,12 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import os
+import re
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
-
-from gevent.event import Event
 
 from . import _engine, fields, h3, hub
 from .configuration import ClientTls, Limits, QuicConfiguration, Timeout, busy_poll_us
@@ -25,6 +23,7 @@ from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .hub import thread_id
 from .messages import Body, Response
+from .pool import Origin, Pool, ascii_host, dial, dialled, resolve
 
 _UNSET: Any = object()
 
@@ -37,31 +36,26 @@ _REPEATABLE = {"refused", "closed-by-peer", "closed-here", "idle-timeout", "lost
 _ATTEMPTS = 3
 """How often a request is sent when each time it is certain that the server did nothing of it."""
 
-_ORIGINS_MAX = 1024
 _TARGETS_MAX = 1024
 
+_NOTHING: dict[str, str] = {}
 
-class _Origin:
-    """One scheme, host and port: its connections, and the head that all its requests begin with."""
+_SPECIAL = {"host", "content-length"}
+"""Fields of a request that do more than be sent."""
 
-    __slots__ = ("authority", "connections", "host", "opening", "port", "prefixes")
+_PATH_SAFE = "/:@!$&'()*+,;=~%-._"
+_QUERY_SAFE = _PATH_SAFE + '?[]|^`{}\\"'
+_PLAIN_PATH = re.compile(rf"/[\w{re.escape(_PATH_SAFE)}]*(?:\?[\w{re.escape(_QUERY_SAFE)}]*)?", re.ASCII)
+"""A path and query that is sent as it is."""
 
-    def __init__(self, host: str, port: int, authority: str) -> None:
-        self.host = host
-        self.port = port
-        self.authority = authority
-        self.connections: list[ClientConnection] = []
-        self.opening: Event | None = None
-        self.prefixes: dict[str, bytes] = {}
-
-    def prefix(self, method: str) -> bytes:
-        """:method, :scheme and :authority, encoded."""
-        found = self.prefixes[method] = h3.head_prefix(method, self.authority)
-        return found
+RequestHeaders = Mapping[str, fields.FieldValue | None] | Iterable[tuple[str, fields.FieldValue | None]]
+"""Fields of a request; with None as its value a field of the session is left out."""
 
 
 def _split_url(url: str) -> tuple[str, str]:
     """(authority, path with query) of an https URL, in the form in which they are sent."""
+    if not isinstance(url, str):
+        raise error("argument", f"a URL is text, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -73,35 +67,9 @@ def _split_url(url: str) -> tuple[str, str]:
         raise error("argument", "a URL with a user name is not sent (RFC 9110, section 4.2.4)")
     host = ascii_host(host)
     authority = f"[{host}]" if ":" in host else host
-    path = quote(parts.path or "/", safe="/:@!$&'()*+,;=~%-._")
-    query = "?" + quote(parts.query, safe="/:@!$&'()*+,;=~%-._?[]|^`{}\\\"") if parts.query else ""
-    return f"{authority}:{port}" if port else authority, path + query
-
-
-def _split_authority(authority: str) -> tuple[str, int]:
-    host, _, port = authority.rpartition(":")
-    if authority.startswith("["):
-        host, _, port = authority[1:].partition("]")
-        port = port.removeprefix(":")
-    elif not host:
-        host, port = authority, ""
-    if port and not (port.isdigit() and 0 < int(port) < 65536):
-        raise error("argument", f"{port!r} is not a port")
-    if not host:
-        raise error("argument", f"{authority!r} has no host")
-    return host, int(port) if port else 443
-
-
-def ascii_host(host: str) -> str:
-    """A host name as DNS and TLS want it (RFC 5891)."""
-    if host.isascii():
-        return host.lower().rstrip(".")
-    import idna
-
-    try:
-        return idna.encode(host, uts46=True).decode()
-    except idna.IDNAError as e:
-        raise error("argument", f"{host!r} is not a host name: {e}") from None
+    path = quote(parts.path or "/", safe=_PATH_SAFE)
+    query = "?" + quote(parts.query, safe=_QUERY_SAFE) if parts.query else ""
+    return authority if port in (None, 443) else f"{authority}:{port}", path + query
 
 
 def trust(verify: bool | str) -> tuple[str | None, str | None]:
@@ -130,65 +98,6 @@ def make_configuration(tls: ClientTls, transport: QuicConfiguration | None) -> _
     return _engine.Configuration(tls, transport or QuicConfiguration(), ca_file=file, ca_dir=folder)
 
 
-def resolve(host: str, port: int, timeout: float | None) -> list[Any]:
-    """The host's addresses in the engine's form, as the resolver prefers them.
-
-    Raises:
-        QuicSocketException: there is no such name.
-        QuicTimeoutException: the resolver did not answer in time.
-    """
-    address = _engine.parse_address(host, port)
-    if address is not None:
-        return [address]
-    from gevent import Timeout as GeventTimeout
-    from gevent import socket
-
-    limit = GeventTimeout(timeout)
-    limit.start()
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as e:
-        raise error("name", f"{host}: {e}", request_sent=False) from None
-    except GeventTimeout as e:
-        if e is not limit:
-            raise
-        raise error("handshake-timeout", f"resolving {host}", request_sent=False) from None
-    finally:
-        limit.close()
-    ips = dict.fromkeys(str(entry[4][0]) for entry in found)
-    return [a for a in (_engine.parse_address(ip, port) for ip in ips) if a is not None]
-
-
-_Connection = TypeVar("_Connection", bound=ClientConnection)
-
-
-def dial(
-    runtime: hub.Runtime,
-    kind: type[_Connection],
-    addresses: list[Any],
-    configuration: _engine.Configuration,
-    name: str | None,
-    timeout: float | None,
-) -> _Connection:
-    """Connect to the first address that answers. The last one is not waited for: its handshake goes on
-    while the caller prepares a request."""
-
-    def begin(address: Any) -> _Connection:
-        connection = kind(runtime, address, configuration, name, timeout)
-        _dialled.add(connection)
-        return connection
-
-    for address in addresses[:-1]:
-        connection = begin(address)
-        try:
-            connection.wait_established()
-            return connection
-        except QuicException as e:
-            if e.cause not in ("unreachable", "handshake-timeout"):
-                raise
-    return begin(addresses[-1])
-
-
 def _may_repeat(e: BaseException, body: Any) -> bool:
     """Nothing of the request was processed, another connection may do better, and the body is still there:
     a file or an iterable may have been read in part."""
@@ -215,7 +124,7 @@ class Connection(ClientConnection):
         method: str,
         path: str = "/",
         *,
-        headers: fields.Fields | None = None,
+        headers: RequestHeaders | None = None,
         data: Body = None,
         json: Any = None,
         timeout: Timeout | float | tuple[float | None, float | None] | None = _UNSET,
@@ -228,18 +137,10 @@ class Connection(ClientConnection):
             raise error("state", f"the connection speaks {self.alpn}, not HTTP/3")
         limit = self._timeout if timeout is _UNSET else Timeout.of(timeout)
         body, extra = h3.encode_body(data, json)
-        items = {**_DEFAULT_HEADERS, **extra}
-        own = list(items_of(headers))
-        for name, _ in own:
-            items.pop(name.lower(), None)
-        head = (
-            h3.head_prefix(method, self._authority)
-            + fields.path_line(path)
-            + fields.encode(items)
-            + fields.encode(own)
-        )
+        method = _method(method)
+        authority, lines, declared = _join(_DEFAULT_HEADERS, extra, headers)
+        head = h3.head_prefix(method, authority or self._authority) + fields.path_line(path) + lines
         url = f"https://{self._authority}{path}"
-        declared = None if body is None else h3.declared_length(own)
         response = h3.exchange(self, method, url, head, body, limit, None, declared)
         if not stream:
             response.read()
@@ -254,11 +155,35 @@ class Connection(ClientConnection):
         return self.request("POST", path, data=data, **options)
 
 
-def items_of(headers: fields.Fields | None) -> Iterable[tuple[str, fields.FieldValue]]:
-    """Pairs of a mapping or of pairs."""
-    if headers is None:
-        return ()
-    return headers.items() if isinstance(headers, Mapping) else headers
+def _method(method: str) -> str:
+    """In capitals, as requests and httpx send it: methods are case-sensitive (RFC 9110, section 9.1)."""
+    return method.upper() if isinstance(method, str) else method
+
+
+def _join(
+    own: Mapping[str, Any], extra: Mapping[str, str], headers: RequestHeaders | None
+) -> tuple[str | None, bytes, int | None]:
+    """(host field, encoded fields, content-length) of a request: the session's and the body's fields, with
+    the request's instead where they have the same name."""
+    given = list(headers.items() if isinstance(headers, Mapping) else headers or ())
+    merged = {**own, **extra}
+    for name, _ in given:
+        merged.pop(str(name).lower(), None)
+    host = declared = None
+    items: list[tuple[str, fields.FieldValue]] = list(merged.items())
+    for name, value in given:
+        if value is None:
+            continue
+        lower = str(name).lower()
+        if lower[:1] == ":":
+            raise error("argument", f"{name!r} is not a field that can be given (RFC 9114, section 4.3)")
+        if lower == "host":  # HTTP/3 says it as :authority, and no other beside it (RFC 9114, section 4.3.1)
+            host = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            continue
+        if lower == "content-length":
+            declared = fields.length_of(value)
+        items.append((name, value))
+    return host, fields.encode(items), declared
 
 
 def connect(
@@ -292,8 +217,12 @@ def connect(
     runtime = hub.current()
     runtime.engine.set_spin(busy_poll_us())
     host = ascii_host(host.strip("[]"))
+    if not host:
+        raise error("argument", "the host is empty")
+    deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
-    connection = dial(runtime, Connection, addresses, configuration, server_name or host, limit.connect)
+    name = host if server_name is None else ascii_host(server_name)
+    connection = dial(runtime, Connection, addresses, configuration, name, deadline)
     bracketed = f"[{host}]" if ":" in host else host
     connection._authority = bracketed if port == 443 else f"{bracketed}:{port}"
     connection._timeout = limit
@@ -338,24 +267,19 @@ class Session:
             **_DEFAULT_HEADERS,
             **{k.lower(): v for k, v in (headers or {}).items()},
         }
-        """Default fields. Assign a new dict to change them."""
+        """Default fields; may be changed."""
         self.timeout = Timeout() if timeout is _UNSET else Timeout.of(timeout)
         self.limits = limits or Limits()
         certificate, key = cert if isinstance(cert, tuple) else (cert, None)
         self._tls = ClientTls(verify=verify, cert=certificate, key=key)
         self._transport = self._with_expiry(config or QuicConfiguration())
-        self._server_name = server_name
-        self._configuration: _engine.Configuration | None = None
-        self._runtime: hub.Runtime | None = None
-        self._origins: dict[str, _Origin] = {}
-        self._count = 0  # connections in all
+        self._server_name = None if server_name is None else ascii_host(server_name)
+        self._pool: Pool | None = None
         self._closed = False
-        self._waiting = 0  # greenlets that wait for a connection
-        self._free = Event()
-        self._on_done = self._release
-        self._encoded_for: Any = None  # the dict that `_encoded` was made from
-        self._encoded = b""
-        self._targets: dict[str, tuple[_Origin, bytes]] = {}  # by URL, bounded
+        self._own: dict[str, str] = {}  # the default fields, with names in lower case
+        self._encoded = b""  # the same as lines
+        self._encoded_for: Any = None  # what they were made from
+        self._targets: dict[str, tuple[Origin, bytes]] = {}  # by URL, bounded
 
     def _with_expiry(self, transport: QuicConfiguration) -> QuicConfiguration:
         """An unused connection gets no keep-alives, so QUIC's idle timeout is the pool's expiry."""
@@ -375,7 +299,7 @@ class Session:
         url: str,
         *,
         params: Mapping[str, Any] | list[tuple[str, Any]] | None = None,
-        headers: fields.Fields | None = None,
+        headers: RequestHeaders | None = None,
         data: Body = None,
         json: Any = None,
         timeout: Timeout | float | tuple[float | None, float | None] | None = _UNSET,
@@ -399,34 +323,40 @@ class Session:
             QuicConnectionException: the connection ended meanwhile.
             QuicClientException: wrong arguments; nothing was sent.
         """
-        runtime = self._runtime
-        if runtime is None or runtime.engine.closed:
-            runtime = self._begin()
-        if thread_id() != runtime.thread:
-            runtime.check("this session")
+        pool = self._pool
+        if pool is None or self._closed or pool.runtime.engine.closed:
+            pool = self._begin()
+        if thread_id() != pool.runtime.thread:
+            pool.runtime.check("this session")
         limit = self.timeout if timeout is _UNSET else Timeout.of(timeout)
         if params:
             url = _with_params(url, params)
-        origin, path_line = self._targets.get(url) or self._new_target(url)
-        own = self.headers
-        if own is not self._encoded_for:
-            self._encode_headers(own)
-        head = (origin.prefixes.get(method) or origin.prefix(method)) + path_line
-        body = extra = declared = None
-        if data is not None or json is not None:
-            body, extra = h3.encode_body(data, json)
-            if headers:
-                headers = list(items_of(headers))
-                declared = h3.declared_length(headers)
-        head += self._merge(headers, extra) if headers or extra else self._encoded
+        origin, path_line = self._targets.get(url) or self._new_target(pool, url)
+        if self.headers != self._encoded_for:
+            self._encode_headers()
+        body, extra = (None, _NOTHING) if data is None and json is None else h3.encode_body(data, json)
+        prefix = origin.prefixes.get(method)
+        if prefix is None:
+            method = _method(method)
+            prefix = origin.prefixes[method] = h3.head_prefix(method, origin.authority)
+        declared = None
+        if headers or extra:
+            lines = None if extra else self._plain_lines(headers)
+            if lines is None:
+                host, lines, declared = _join(self._own, extra, headers)
+                if host is not None:
+                    prefix = h3.head_prefix(method, host)
+        else:
+            lines = self._encoded
+        head = prefix + path_line + lines
         for attempt in range(_ATTEMPTS):
-            connection = self._connection(origin, limit)
+            connection = pool.connection(origin, limit)
             connection.in_flight += 1
             try:
-                response = h3.exchange(connection, method, url, head, body, limit, self._on_done, declared)
+                response = h3.exchange(connection, method, url, head, body, limit, pool.release, declared)
                 break
             except BaseException as e:
-                self._release(connection)
+                pool.release(connection)
                 if attempt == _ATTEMPTS - 1 or self._closed or not _may_repeat(e, body):
                     raise
         if not stream and response._guard is not None:
@@ -435,180 +365,67 @@ class Session:
 
     # ---------------------------------------------------------------- heads
 
-    def _encode_headers(self, own: dict[str, str]) -> None:
-        if "content-length" in own:
-            raise error("argument", "content-length belongs to a request, not to all of a session")
+    def _encode_headers(self) -> None:
+        headers = dict(self.headers)
+        own = {name.lower(): value for name, value in headers.items() if value is not None}
+        for name in own:
+            if name in _SPECIAL or name[:1] == ":":
+                raise error("argument", f"{name} belongs to a request, not to all of a session")
         self._encoded = fields.encode(own)
-        self._encoded_for = own
+        self._own = own
+        self._encoded_for = headers
 
-    def _merge(self, headers: fields.Fields | None, extra: dict[str, str] | None) -> bytes:
-        """The session's fields, with the request's instead where they have the same name."""
-        own = self.headers
-        if not extra and isinstance(headers, dict):
-            known = fields.lines.get
-            encoded = [self._encoded]
-            for item in headers.items():
-                if item[0].lower() in own:
-                    break
-                encoded.append(known(item) or fields.line(*item))
-            else:
-                return b"".join(encoded)
-        merged: dict[str, fields.FieldValue] = {**own, **(extra or {})}
-        items = list(items_of(headers))
-        for name, _ in items:
-            merged.pop(name.lower(), None)
-        return fields.encode(merged) + fields.encode(items)
+    def _plain_lines(self, headers: Any) -> bytes | None:
+        """The session's fields and the request's, for a mapping that only adds some; None for any other."""
+        if not isinstance(headers, dict):
+            return None
+        own = self._own
+        known = fields.lines.get
+        encoded = [self._encoded]
+        for item in headers.items():
+            name, value = item
+            lower = str(name).lower()
+            if value is None or lower in own or lower in _SPECIAL or lower[:1] == ":":
+                return None
+            encoded.append(known(item) or fields.line(name, value))
+        return b"".join(encoded)
 
-    def _new_target(self, url: str) -> tuple[_Origin, bytes]:
-        slash = url.find("/", 8)
-        origin = self._origins.get(url[8:slash]) if slash > 0 and url.startswith("https://") else None
-        if origin is None or not url.isascii() or not url.isprintable() or " " in url or "#" in url:
+    def _new_target(self, pool: Pool, url: str) -> tuple[Origin, bytes]:
+        slash = url.find("/", 8) if isinstance(url, str) and url.startswith("https://") else -1
+        origin = pool.origins.get(url[8:slash]) if slash > 0 else None
+        if origin is None or not _PLAIN_PATH.fullmatch(path := url[slash:]):
             authority, path = _split_url(url)
-            origin = self._origins.get(authority) or self._new_origin(authority)
-        else:
-            path = url[slash:]
+            origin = pool.origins.get(authority) or pool.new_origin(authority)
         if len(self._targets) >= _TARGETS_MAX:
             self._targets.clear()
         target = self._targets[url] = (origin, fields.path_line(path))
         return target
 
-    # ---------------------------------------------------------------- the pool
+    # ---------------------------------------------------------------- life
 
-    def _begin(self) -> hub.Runtime:
+    def _begin(self) -> Pool:
         if self._closed:
             raise error("state", "the session is closed")
-        if self._runtime is not None:
-            self._runtime.check("this session")  # raises: it was closed with its hub, or forked
-        runtime = self._runtime = hub.current()
+        if self._pool is not None and not self._pool.runtime.forked:
+            self._pool.runtime.check("this session")  # raises: it was closed with its hub
+        runtime = hub.current()
         runtime.engine.set_spin(busy_poll_us())
-        if self._configuration is None:
-            self._configuration = make_configuration(self._tls, self._transport)
-        return runtime
-
-    def _new_origin(self, authority: str) -> _Origin:
-        host, port = _split_authority(authority)
-        if len(self._origins) >= _ORIGINS_MAX:
-            for key in [k for k, o in self._origins.items() if not o.connections and o.opening is None]:
-                del self._origins[key]
-        origin = self._origins[authority] = _Origin(ascii_host(host), port, authority.lower())
-        return origin
-
-    def _connection(self, origin: _Origin, limit: Timeout) -> ClientConnection:
-        """A connection with room for one more request, opened if need be."""
-        most = self.limits.max_streams
-        for connection in origin.connections:
-            if connection.in_flight < most and not connection.draining and connection._why is None:
-                return connection
-        if origin.opening is None and self._count < self.limits.max_connections:
-            return self._open(origin, limit)
-        return self._wait_for_connection(origin, limit)
-
-    def _wait_for_connection(self, origin: _Origin, limit: Timeout) -> ClientConnection:
-        deadline = None if limit.pool is None else time.monotonic() + limit.pool
-        self._waiting += 1
-        try:
-            while True:
-                if origin.opening is not None:
-                    self._sleep(origin.opening, deadline)
-                elif not self._evict():
-                    self._free.clear()
-                    self._sleep(self._free, deadline)
-                for connection in origin.connections:
-                    if connection.in_flight < self.limits.max_streams and connection.usable:
-                        return connection
-                if origin.opening is None and self._count < self.limits.max_connections:
-                    return self._open(origin, limit)
-        finally:
-            self._waiting -= 1
-
-    def _sleep(self, event: Event, deadline: float | None) -> None:
-        assert self._runtime is not None
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise error("pool-timeout", request_sent=False)
-        self._runtime.reference()
-        try:
-            event.wait(left)
-        finally:
-            self._runtime.unreference()
-
-    def _evict(self) -> bool:
-        """Close one connection that nobody uses, of whichever origin."""
-        for origin in self._origins.values():
-            for connection in origin.connections:
-                if connection.in_flight == 0:
-                    connection.close(timeout=None)
-                    self._forget(origin, connection)
-                    return True
-        return False
-
-    def _open(self, origin: _Origin, limit: Timeout) -> ClientConnection:
-        origin.opening = Event()
-        self._count += 1
-        try:
-            addresses = resolve(origin.host, origin.port, limit.connect)
-            connection = self._dial(origin, addresses, limit.connect)
-        except BaseException:
-            self._count -= 1
-            raise
-        finally:
-            opening, origin.opening = origin.opening, None
-            opening.set()
-        origin.connections.append(connection)
-        if connection.closed:
-            self._forget(origin, connection)
-        else:
-            connection.on_closed = lambda: self._forget(origin, connection)
-        return connection
-
-    def _dial(self, origin: _Origin, addresses: list[Any], timeout: float | None) -> ClientConnection:
-        assert self._runtime is not None
-        assert self._configuration is not None
-        name = self._server_name or origin.host
-        return dial(self._runtime, ClientConnection, addresses, self._configuration, name, timeout)
-
-    def _forget(self, origin: _Origin, connection: ClientConnection) -> None:
-        """A connection is over. Runs in the hub."""
-        if connection in origin.connections:
-            origin.connections.remove(connection)
-            self._count -= 1
-            self._wake()
-
-    def _release(self, connection: ClientConnection) -> None:
-        """A request is done."""
-        connection.in_flight -= 1
-        if connection.draining and connection.in_flight == 0:
-            connection.close(timeout=None)
-        if self._waiting:
-            self._free.set()
-
-    def _wake(self) -> None:
-        if self._waiting:
-            self._free.set()
-
-    # ---------------------------------------------------------------- the end
+        configuration = make_configuration(self._tls, self._transport)
+        self._targets.clear()
+        self._pool = Pool(runtime, configuration, self.limits, self._server_name)
+        return self._pool
 
     def close(self, timeout: float | None = 1.0) -> None:
-        """Close all connections; waits until that is done, at most `timeout` seconds. Idempotent."""
-        self._closed = True
-        runtime = self._runtime
-        if runtime is None or runtime.engine.closed or runtime.forked:
-            return
-        runtime.check("this session")
-        connections = [c for origin in self._origins.values() for c in origin.connections]
-        for connection in connections:
-            connection.close(timeout=None)
-        if timeout:
-            for connection in connections:
-                self._sleep_until_closed(runtime, connection, timeout)
+        """Close all connections; waits until that is done, at most `timeout` seconds. Idempotent.
 
-    @staticmethod
-    def _sleep_until_closed(runtime: hub.Runtime, connection: ClientConnection, timeout: float) -> None:
-        runtime.reference()
-        try:
-            connection._closed_event.wait(timeout)
-        finally:
-            runtime.unreference()
+        Requests under way end with QuicConnectionException."""
+        pool = self._pool
+        if pool is None or pool.runtime.engine.closed:
+            self._closed = True
+            return
+        pool.runtime.check("this session")
+        self._closed = True
+        pool.close(timeout)
 
     def __enter__(self) -> Session:
         return self
@@ -662,14 +479,11 @@ def _with_params(url: str, params: Mapping[str, Any] | list[tuple[str, Any]]) ->
     return f"{url}{'&' if '?' in url else '?'}{query}{hash_mark}{fragment}"
 
 
-_dialled: weakref.WeakSet[ClientConnection] = weakref.WeakSet()
-
-
 @atexit.register
 def _say_goodbye() -> None:
     """At the end of the program: tell servers, so that they need not wait for the idle timeout."""
     runtimes = set()
-    for connection in list(_dialled):
+    for connection in list(dialled):
         runtime = connection._runtime
         if not connection.closed and runtime.thread == thread_id():
             connection.close(timeout=None)

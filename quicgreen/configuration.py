@@ -82,6 +82,13 @@ class Limits:
     keepalive_expiry: float | None = 30.0
     """Seconds after which an unused connection is closed."""
 
+    def __post_init__(self) -> None:
+        for name in ("max_connections", "max_streams"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise error("argument", f"{name} is a number of at least 1, not {value!r}")
+        object.__setattr__(self, "keepalive_expiry", _seconds(self.keepalive_expiry))
+
 
 @dataclass(frozen=True, slots=True)
 class QuicConfiguration:

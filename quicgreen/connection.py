@@ -164,7 +164,7 @@ class BaseConnection:
     def await_opening(self, rc: int, token: int) -> None:
         """`rc` came from a try to open a stream: wait until another try may succeed, or raise."""
         if rc != _engine.AGAIN:
-            raise self.closing_error() or stream_error(-rc, 0, sent=False)
+            raise self._unsent(-rc, 0)
         try:
             record = self._runtime.wait(token)
         except BaseException:
@@ -174,8 +174,13 @@ class BaseConnection:
         if record[TYPE] == _engine.DEADLINE:
             raise error("deadline", "the peer allows no further stream", request_sent=False)
         if record[TYPE] == _engine.STREAM_ERROR:
-            why = self.closing_error()
-            raise why or stream_error(record[_engine.STATUS], record[CODE], sent=False)
+            raise self._unsent(record[_engine.STATUS], record[CODE])
+
+    def _unsent(self, result: int, code: int) -> QuicException:
+        """Why a stream was not opened: nothing of what was meant for it has left."""
+        why = self.closing_error() or stream_error(result, code, sent=False)
+        why.request_sent = False
+        return why
 
     def info(self) -> dict[str, Any]:
         """Addresses, protocol, name and limits, as the engine knows them; {} when it is gone."""

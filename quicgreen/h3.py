@@ -9,7 +9,7 @@ from __future__ import annotations
 import json as json_module
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -68,19 +68,9 @@ def encode_body(data: Any, json: Any) -> tuple[Any, dict[str, str]]:
         return form, {"content-type": "application/x-www-form-urlencoded"}
     if isinstance(data, (bytearray, memoryview)):
         return bytes(as_bytes(data)), {}
+    if not (isinstance(data, Iterable) or callable(getattr(data, "read", None))):
+        raise error("argument", f"{type(data).__name__} cannot be sent as a body")
     return data, {}
-
-
-def declared_length(headers: list[tuple[str, fields.FieldValue]]) -> int | None:
-    """The content-length among these fields.
-
-    Raises:
-        QuicClientException: it is not a number.
-    """
-    for name, value in headers:
-        if name.lower() == "content-length":
-            return fields.length_of(value)
-    return None
 
 
 def exchange(
@@ -107,6 +97,8 @@ def exchange(
         if body.__class__ is not bytes or len(body) > INLINE_MAX:
             return _upload(connection, method, url, head, body, limit, on_done, declared)
     else:
+        if declared:
+            raise error("content-length", f"no body, announced as {declared}")
         body = b""
     runtime = connection._runtime
     engine = runtime.engine

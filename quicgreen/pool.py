@@ -1,0 +1,347 @@
+"""A session's connections: which one a request goes on, and who waits for one.
+
+Requests to an origin share its connections, `Limits.max_streams` on each. When all are full another one is
+opened. When there are `Limits.max_connections` already, one that nobody uses makes room, whichever origin it
+is to; else the request waits. Who came first is served first: every origin has a queue, the first of it is
+told when something is free, and passes the word on as it leaves.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import ipaddress
+import time
+import weakref
+from collections import deque
+from typing import Any, TypeVar
+
+from gevent.event import Event
+
+from . import _engine, hub
+from .configuration import Limits, Timeout
+from .connection import ClientConnection
+from .exceptions import QuicException, error
+
+_ORIGINS_MAX = 1024
+
+
+# ---------------------------------------------------------------- names
+
+
+def ascii_host(host: str) -> str:
+    """A host name as DNS and TLS want it (RFC 5891)."""
+    if host.isascii():
+        return host.lower().rstrip(".")
+    import idna
+
+    try:
+        return idna.encode(host, uts46=True).decode()
+    except idna.IDNAError as e:
+        raise error("argument", f"{host!r} is not a host name: {e}") from None
+
+
+def split_authority(authority: str) -> tuple[str, int]:
+    """(host, port) of what a URL says between the slashes."""
+    host, _, port = authority.rpartition(":")
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        port = port.removeprefix(":")
+    elif not host:
+        host, port = authority, ""
+    if port and not (port.isdigit() and 0 < int(port) < 65536):
+        raise error("argument", f"{port!r} is not a port")
+    if not host:
+        raise error("argument", f"{authority!r} has no host")
+    return host, int(port) if port else 443
+
+
+def seconds_left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _numeric(ip: str, port: int) -> Any | None:
+    """An address in the engine's form. Client sockets are of one family: ::ffff:192.0.2.1 is 192.0.2.1."""
+    if ip[:7].lower() == "::ffff:":
+        try:
+            ip = str(ipaddress.IPv6Address(ip).ipv4_mapped or ip)
+        except ValueError:
+            return None
+    return _engine.parse_address(ip, port)
+
+
+def resolve(host: str, port: int, timeout: float | None) -> list[Any]:
+    """The host's addresses in the engine's form, as the resolver prefers them.
+
+    Raises:
+        QuicSocketException: there is no such name.
+        QuicTimeoutException: the resolver did not answer in time.
+    """
+    address = _numeric(host, port)
+    if address is not None:
+        return [address]
+    from gevent import Timeout as GeventTimeout
+    from gevent import socket
+
+    limit = GeventTimeout(timeout)
+    limit.start()
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as e:
+        raise error("name", f"{host}: {e}", request_sent=False) from None
+    except GeventTimeout as e:
+        if e is not limit:
+            raise
+        raise error("handshake-timeout", f"resolving {host}", request_sent=False) from None
+    finally:
+        limit.close()
+    ips = dict.fromkeys(str(entry[4][0]) for entry in found)
+    addresses = [a for a in (_numeric(ip, port) for ip in ips) if a is not None]
+    if not addresses:
+        raise error("name", f"{host} has no address", request_sent=False)
+    return addresses
+
+
+# ---------------------------------------------------------------- one connection
+
+_Connection = TypeVar("_Connection", bound=ClientConnection)
+
+dialled: weakref.WeakSet[ClientConnection] = weakref.WeakSet()
+"""All connections that were opened and may be open still: the end of the program closes them."""
+
+
+def dial(
+    runtime: hub.Runtime,
+    kind: type[_Connection],
+    addresses: list[Any],
+    configuration: _engine.Configuration,
+    name: str | None,
+    deadline: float | None,
+) -> _Connection:
+    """Connect to the first address that answers; each gets its share of the time, so that a silent one
+    leaves some to the next. The last one is not waited for: its handshake goes on while the caller prepares
+    a request."""
+
+    def begin(address: Any, seconds: float | None) -> _Connection:
+        connection = kind(runtime, address, configuration, name, seconds)
+        dialled.add(connection)
+        return connection
+
+    for after, address in zip(range(len(addresses) - 1, 0, -1), addresses, strict=False):
+        left = seconds_left(deadline)
+        connection = None
+        try:
+            share = None if left is None else left / (after + 1)
+            connection = begin(address, share)
+            connection.wait_established()
+            return connection
+        except QuicException as e:
+            if not _may_be_the_address(e):
+                raise
+        except BaseException:
+            if connection is not None:
+                connection.close(0, timeout=None)
+            raise
+    return begin(addresses[-1], seconds_left(deadline))
+
+
+def _may_be_the_address(e: QuicException) -> bool:
+    """Another address of the host may answer where this one did not."""
+    if e.cause == "engine":  # no such family of addresses on this machine
+        return e.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+    return e.cause in ("unreachable", "handshake-timeout")
+
+
+# ---------------------------------------------------------------- many
+
+
+class PooledConnection(ClientConnection):
+    """A connection of a pool."""
+
+    origin: Origin
+
+
+class _Turn(Event):  # type: ignore[misc]
+    """A place in a queue; set when it is time to look again."""
+
+    failure: QuicException | None = None
+
+
+class Origin:
+    """One scheme, host and port: its connections, and the head that all its requests begin with."""
+
+    __slots__ = ("authority", "connections", "host", "opening", "port", "prefixes", "queue")
+
+    def __init__(self, host: str, port: int, authority: str) -> None:
+        self.host = host
+        self.port = port
+        self.authority = authority
+        self.connections: list[PooledConnection] = []
+        self.opening = False
+        self.prefixes: dict[str, bytes] = {}
+        self.queue: deque[_Turn] = deque()
+
+
+class Pool:
+    """See above. It belongs to one runtime, and so to one thread."""
+
+    def __init__(
+        self,
+        runtime: hub.Runtime,
+        configuration: _engine.Configuration,
+        limits: Limits,
+        server_name: str | None,
+    ) -> None:
+        self.runtime = runtime
+        self.origins: dict[str, Origin] = {}
+        self._configuration = configuration
+        self._limits = limits
+        self._server_name = server_name
+        self._count = 0  # connections in all, those that are being opened included
+        self._queued: dict[Origin, None] = {}  # origins with a queue, in the order in which those began
+        self._closed = False
+
+    def new_origin(self, authority: str) -> Origin:
+        host, port = split_authority(authority)
+        if len(self.origins) >= _ORIGINS_MAX:
+            for key in [k for k, o in self.origins.items() if not (o.connections or o.opening or o.queue)]:
+                del self.origins[key]
+        origin = self.origins[authority] = Origin(ascii_host(host), port, authority.lower())
+        return origin
+
+    def connection(self, origin: Origin, limit: Timeout) -> PooledConnection:
+        """A connection with room for one more request, opened if need be. The caller counts it in
+        (`in_flight`) before it waits for anything, and calls `release` when the request is done."""
+        if not origin.queue:
+            most = self._limits.max_streams
+            for connection in origin.connections:
+                if connection.in_flight < most and not connection.draining and connection._why is None:
+                    return connection
+            if not self._queued and self._may_open(origin):
+                return self._open(origin, limit)
+        return self._wait(origin, limit)
+
+    def release(self, connection: PooledConnection) -> None:
+        """A request is done."""
+        connection.in_flight -= 1
+        if connection.draining and connection.in_flight == 0:
+            connection.close(timeout=None)
+        if self._queued:
+            self._wake(connection.origin)
+
+    def close(self, timeout: float | None) -> None:
+        """Close all connections; waits for that at most `timeout` seconds."""
+        self._closed = True
+        for origin in self._queued:
+            for turn in origin.queue:
+                turn.set()
+        connections = [c for origin in self.origins.values() for c in origin.connections]
+        for connection in connections:
+            connection.close(timeout=None)
+        if timeout:
+            deadline = time.monotonic() + timeout
+            for connection in connections:
+                self._sleep(connection._closed_event, deadline)
+
+    # ---------------------------------------------------------------- opening
+
+    def _may_open(self, origin: Origin) -> bool:
+        if origin.opening:
+            return False
+        return self._count < self._limits.max_connections or self._evict()
+
+    def _evict(self) -> bool:
+        """Close one connection that nobody uses, of whichever origin."""
+        for origin in self.origins.values():
+            for connection in origin.connections:
+                if connection.in_flight == 0:
+                    connection.close(timeout=None)
+                    self._forget(connection)
+                    return True
+        return False
+
+    def _open(self, origin: Origin, limit: Timeout) -> PooledConnection:
+        origin.opening = True
+        self._count += 1
+        deadline = None if limit.connect is None else time.monotonic() + limit.connect
+        name = self._server_name or origin.host
+        try:
+            addresses = resolve(origin.host, origin.port, limit.connect)
+            connection = dial(self.runtime, PooledConnection, addresses, self._configuration, name, deadline)
+        except BaseException as e:
+            self._count -= 1
+            if isinstance(e, QuicException) and not origin.connections:
+                # They waited for this one. To try in turn would take each of them longer than it may.
+                for turn in origin.queue:
+                    turn.failure = e
+                    turn.set()
+            raise
+        finally:
+            origin.opening = False
+            self._wake(origin)
+        connection.origin = origin
+        origin.connections.append(connection)
+        if connection.closed:
+            self._forget(connection)
+        else:
+            connection.on_closed = lambda: self._forget(connection)
+        if self._closed:
+            connection.close(0, timeout=None)
+            raise _closed()
+        return connection
+
+    def _forget(self, connection: PooledConnection) -> None:
+        """A connection is over. Runs in the hub."""
+        origin = connection.origin
+        if connection in origin.connections:
+            origin.connections.remove(connection)
+            self._count -= 1
+            self._wake(origin)
+
+    # ---------------------------------------------------------------- waiting
+
+    def _wait(self, origin: Origin, limit: Timeout) -> PooledConnection:
+        deadline = None if limit.pool is None else time.monotonic() + limit.pool
+        turn = _Turn()
+        origin.queue.append(turn)
+        self._queued.setdefault(origin)
+        try:
+            while True:
+                if origin.queue[0] is turn:
+                    for connection in origin.connections:
+                        if connection.in_flight < self._limits.max_streams and connection.usable:
+                            return connection
+                    if self._may_open(origin):
+                        return self._open(origin, limit)
+                if not self._sleep(turn, deadline):
+                    raise error("pool-timeout", request_sent=False)
+                turn.clear()
+                if self._closed:
+                    raise _closed()
+                if turn.failure is not None:
+                    raise copy.copy(turn.failure)
+        finally:
+            origin.queue.remove(turn)
+            if not origin.queue:
+                del self._queued[origin]
+            self._wake(origin)
+
+    def _wake(self, origin: Origin) -> None:
+        """Something is free: a place on a connection of this origin, or one for another connection."""
+        if not origin.queue:
+            if not self._queued:
+                return
+            origin = next(iter(self._queued))
+        origin.queue[0].set()
+
+    def _sleep(self, event: Event, deadline: float | None) -> bool:
+        """Wait for the event; False when the deadline passed."""
+        self.runtime.reference()
+        try:
+            return bool(event.wait(seconds_left(deadline)))
+        finally:
+            self.runtime.unreference()
+
+
+def _closed() -> QuicException:
+    return error("state", "the session was closed", request_sent=False)
