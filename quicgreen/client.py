@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
 from . import _engine, fields, h3, hub
@@ -23,7 +23,11 @@ from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .hub import thread_id
 from .messages import Body, Response
-from .pool import Origin, Pool, ascii_host, dial, dialled, resolve
+from .pool import Origin, Pool, ascii_host, dial, dialled, resolve, seconds_left
+from .session_keeper import SessionKeeper
+from .session_modes import SessionMode, choose, open_store
+from .ticket_cache import TicketCache, finish_all
+from .tickets import Ticket, TicketStore
 
 _UNSET: Any = object()
 
@@ -37,6 +41,9 @@ _ATTEMPTS = 3
 """How often a request is sent when each time it is certain that the server did nothing of it."""
 
 _TARGETS_MAX = 1024
+
+_TOO_EARLY = 425
+"""The server does not want this request in early data (RFC 8470, section 5.2)."""
 
 _NOTHING: dict[str, str] = {}
 
@@ -92,21 +99,50 @@ def trust(verify: bool | str) -> tuple[str | None, str | None]:
     return certifi.where(), None
 
 
-def make_configuration(tls: ClientTls, transport: QuicConfiguration | None) -> _engine.Configuration:
-    """Settings in the engine's form."""
-    file, folder = trust(tls.verify)
-    return _engine.Configuration(tls, transport or QuicConfiguration(), ca_file=file, ca_dir=folder)
+class _Settings:
+    """How connections are made: in the engine's form, and which sessions they take up."""
+
+    def __init__(
+        self,
+        runtime: hub.Runtime,
+        tls: ClientTls,
+        transport: QuicConfiguration | None,
+        server_name: str | None,
+        store: TicketStore | None,
+        mode: SessionMode,
+        early_data: bool,
+    ) -> None:
+        file, folder = trust(tls.verify)
+        self.configuration = _engine.Configuration(
+            tls, transport or QuicConfiguration(), tickets=True, ca_file=file, ca_dir=folder
+        )
+        self.sessions = SessionKeeper(
+            None if store is None else TicketCache(runtime, store),
+            mode,
+            early_data=early_data,
+            alpn=tls.alpn,
+            server_name=server_name,
+            verify=tls.verify is not False,
+            ca_file=file,
+            ca_dir=folder,
+            cert=tls.cert,
+        )
 
 
 def _may_repeat(e: BaseException, body: Any) -> bool:
-    """Nothing of the request was processed, another connection may do better, and the body is still there:
-    a file or an iterable may have been read in part."""
+    """Nothing of the request was processed, another connection may do better, and the body is still
+    there."""
     return (
         isinstance(e, QuicException)
         and not e.request_sent
         and e.cause in _REPEATABLE
-        and (body is None or isinstance(body, bytes))
+        and _is_whole(body)
     )
+
+
+def _is_whole(body: Any) -> bool:
+    """It can be sent again: a file or an iterable may have been read in part."""
+    return body is None or isinstance(body, bytes)
 
 
 class Connection(ClientConnection):
@@ -129,6 +165,7 @@ class Connection(ClientConnection):
         json: Any = None,
         timeout: Timeout | float | tuple[float | None, float | None] | None = _UNSET,
         stream: bool = False,
+        early_data: bool | None = None,
     ) -> Response:
         """Send a request and wait for its response; arguments and errors as `Session.request`, with the path
         instead of the URL."""
@@ -141,7 +178,7 @@ class Connection(ClientConnection):
         authority, lines, declared = _join(_DEFAULT_HEADERS, extra, headers)
         head = h3.head_prefix(method, authority or self._authority) + fields.path_line(path) + lines
         url = f"https://{self._authority}{path}"
-        response = h3.exchange(self, method, url, head, body, limit, None, declared)
+        response = h3.exchange(self, method, url, head, body, limit, None, declared, early_data)
         if not stream:
             response.read()
         return response
@@ -196,6 +233,10 @@ def connect(
     alpn: tuple[str, ...] = ("h3",),
     timeout: Timeout | float | tuple[float | None, float | None] | None = _UNSET,
     config: QuicConfiguration | None = None,
+    ticket: Ticket | None = None,
+    tickets: TicketStore | None = None,
+    session_mode: int | str | None = None,
+    early_data: bool = False,
 ) -> Connection:
     """Open a connection and wait for its handshake.
 
@@ -205,6 +246,11 @@ def connect(
         alpn: application protocols; anything but "h3" gives a connection whose streams are yours
             (`open_stream`, `accept_stream`).
         timeout: `Timeout.connect` bounds this call.
+        ticket: of an earlier connection to this server (`Connection.export_ticket`), to be resumed.
+        tickets, session_mode: where tickets come from and go to, as in `Session`; with neither the
+            connection keeps its own, to be exported.
+        early_data: with a ticket that allows it, return before the handshake is complete; safe requests
+            then go out at once (0-RTT). Why a handshake failed is told by the first use.
 
     Raises:
         QuicSocketException, QuicTlsHandshakeException, QuicTimeoutException, QuicTransportException.
@@ -213,21 +259,32 @@ def connect(
         raise error("argument", f"{port!r} is not a port")
     limit = Timeout() if timeout is _UNSET else Timeout.of(timeout)
     certificate, key = cert if isinstance(cert, tuple) else (cert, None)
-    configuration = make_configuration(ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn), config)
     runtime = hub.current()
     runtime.engine.set_spin(busy_poll_us())
+    name = None if server_name is None else ascii_host(server_name)
+    mode = SessionMode.AUTO
+    if session_mode is not None:
+        mode = choose(session_mode)
+        tickets = tickets or open_store(mode, required=True)
+    tls = ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
+    settings = _Settings(runtime, tls, config, name, tickets, mode, early_data)
     host = ascii_host(host.strip("[]"))
     if not host:
         raise error("argument", "the host is empty")
     deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
-    name = host if server_name is None else ascii_host(server_name)
-    connection = dial(runtime, Connection, addresses, configuration, name, deadline)
+    prepare = settings.sessions.resume(host, port, seconds_left(deadline), ticket)
+    connection = dial(
+        runtime, Connection, addresses, settings.configuration, name or host, deadline, prepare
+    )
     bracketed = f"[{host}]" if ":" in host else host
     connection._authority = bracketed if port == 443 else f"{bracketed}:{port}"
     connection._timeout = limit
     try:
-        connection.wait_established()
+        if early_data:
+            runtime.flush()  # the first flight: only then there may be early data
+        if not connection.in_early_data:
+            connection.wait_established()
     except BaseException:
         connection.close(0, timeout=None)
         raise
@@ -250,6 +307,12 @@ class Session:
         limits: of the pool.
         config: transport settings.
         server_name: what the certificate must be for, when it is not the URL's host.
+        tickets: where session tickets are kept; None: where `session_mode` says; False: nowhere, and
+            nothing is resumed.
+        session_mode: a `SessionMode`, its name or number; None: as `QUICPRO_SESSION_MODE` or the
+            configuration file say, else AUTO.
+        early_data: GET, HEAD and OPTIONS without a body may go out before a resumed handshake is complete
+            (0-RTT). What the server refuses is sent again by itself.
     """
 
     def __init__(
@@ -262,6 +325,9 @@ class Session:
         limits: Limits | None = None,
         config: QuicConfiguration | None = None,
         server_name: str | None = None,
+        tickets: TicketStore | Literal[False] | None = None,
+        session_mode: int | str | None = None,
+        early_data: bool = True,
     ) -> None:
         self.headers: dict[str, str] = {
             **_DEFAULT_HEADERS,
@@ -274,6 +340,9 @@ class Session:
         self._tls = ClientTls(verify=verify, cert=certificate, key=key)
         self._transport = self._with_expiry(config or QuicConfiguration())
         self._server_name = None if server_name is None else ascii_host(server_name)
+        self._tickets = tickets
+        self._mode = session_mode
+        self._early_data = early_data
         self._pool: Pool | None = None
         self._closed = False
         self._own: dict[str, str] = {}  # the default fields, with names in lower case
@@ -304,6 +373,7 @@ class Session:
         json: Any = None,
         timeout: Timeout | float | tuple[float | None, float | None] | None = _UNSET,
         stream: bool = False,
+        early_data: bool | None = None,
     ) -> Response:
         """Send a request and wait for its response.
 
@@ -315,6 +385,9 @@ class Session:
             timeout: instead of the session's.
             stream: return when the head is there; the body is read with `iter_bytes()`, `readinto()` or
                 `content`, and the response must be closed or read to its end.
+            early_data: may it go out before a resumed handshake is complete, where somebody on the way could
+                replay it? None: if it is a GET, HEAD or OPTIONS without a body. A body must fit one piece
+                (64 KiB, no file or iterable).
 
         Raises:
             QuicSocketException, QuicTlsHandshakeException, QuicTimeoutException: no connection.
@@ -353,12 +426,19 @@ class Session:
             connection = pool.connection(origin, limit)
             connection.in_flight += 1
             try:
-                response = h3.exchange(connection, method, url, head, body, limit, pool.release, declared)
-                break
+                response = h3.exchange(
+                    connection, method, url, head, body, limit, pool.release, declared, early_data
+                )
             except BaseException as e:
                 pool.release(connection)
                 if attempt == _ATTEMPTS - 1 or self._closed or not _may_repeat(e, body):
                     raise
+                continue
+            if response.status_code != _TOO_EARLY or early_data is False or not _is_whole(body):
+                break
+            response.close()
+            connection.wait_established()
+            early_data = False  # once (RFC 8470, section 5.2)
         if not stream and response._guard is not None:
             response.read()
         return response
@@ -410,10 +490,23 @@ class Session:
             self._pool.runtime.check("this session")  # raises: it was closed with its hub
         runtime = hub.current()
         runtime.engine.set_spin(busy_poll_us())
-        configuration = make_configuration(self._tls, self._transport)
+        mode = choose(self._mode)
+        store = self._tickets
+        if store is None:
+            store = open_store(mode, required=self._mode is not None)
+        settings = _Settings(
+            runtime, self._tls, self._transport, self._server_name, store or None, mode, self._early_data
+        )
         self._targets.clear()
-        self._pool = Pool(runtime, configuration, self.limits, self._server_name)
+        self._pool = Pool(
+            runtime, settings.configuration, self.limits, self._server_name, settings.sessions
+        )
         return self._pool
+
+    @property
+    def session_mode(self) -> SessionMode:
+        """How sessions are kept; AUTO until the first request has chosen."""
+        return SessionMode.AUTO if self._pool is None else self._pool.sessions.mode
 
     def close(self, timeout: float | None = 1.0) -> None:
         """Close all connections; waits until that is done, at most `timeout` seconds. Idempotent.
@@ -426,6 +519,8 @@ class Session:
         pool.runtime.check("this session")
         self._closed = True
         pool.close(timeout)
+        if timeout and pool.sessions.cache is not None:
+            pool.sessions.cache.flush(timeout)
 
     def __enter__(self) -> Session:
         return self
@@ -490,6 +585,7 @@ def _say_goodbye() -> None:
             runtimes.add(runtime)
     for runtime in runtimes:
         runtime.flush()
+    finish_all()
 
 
 def _default_session() -> Session:

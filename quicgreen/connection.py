@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import Event
 
 from . import _engine
-from ._engine import ACCEPTED, CLOSED_EVENT, CODE, CONN, CONNECTED, FLAGS, GOAWAY, OFFSET, STREAM, TYPE
+from ._engine import (
+    ACCEPTED,
+    CLOSED_EVENT,
+    CODE,
+    CONN,
+    CONNECTED,
+    FLAGS,
+    GOAWAY,
+    OFFSET,
+    STREAM,
+    TICKET,
+    TYPE,
+    VALUE,
+)
 from .configuration import microseconds
 from .exceptions import QuicException, code_name, error
 from .stats import ConnectionStats
@@ -61,6 +74,10 @@ def closing_error(flags: int, code: int, text: str) -> QuicException:
         return error("violation-by-peer", detail, wire_code=code)
     ours = code in _OUR_BREACH_H3 if application else code not in _NOT_A_BREACH
     return error("violation-here" if ours else "closed-by-peer", detail, wire_code=code, remote=True)
+
+
+_TICKETS_KEPT = 8
+"""Servers send two to four with each handshake."""
 
 
 class BaseConnection:
@@ -237,7 +254,18 @@ class BaseConnection:
 
 
 class ClientConnection(BaseConnection):
-    """A connection that was opened here. `quicgreen.connect` makes one with HTTP on top."""
+    """A connection that was opened here. `quicgreen.connect` makes one with HTTP on top.
+
+    Attributes:
+        on_ticket: called in the hub with each session ticket, as the engine has it: (bytes, seconds that it
+            lives, whether it may carry early data).
+        fetch_ticket: gives one of the tickets that went to a store.
+        session_mode: how its session is kept (`SessionMode`); None when it is not.
+    """
+
+    on_ticket: Callable[[bytes, int, bool], None] | None = None
+    fetch_ticket: Callable[[], Any] | None = None
+    session_mode: Any = None
 
     def __init__(
         self,
@@ -265,10 +293,17 @@ class ClientConnection(BaseConnection):
             raise error(cause, errno=value if rc == _engine.SYSTEM else None)
         self.id = value
         self.opened_at = time.monotonic()
+        self.tickets: deque[Any] = deque(maxlen=_TICKETS_KEPT)
+        """Session tickets that came and went to no store, oldest first."""
         self.in_flight = 0
         """Requests under way, as the pool counts them."""
 
     def _on_event(self, record: Record) -> None:
+        if record[TYPE] == TICKET:
+            if self.on_ticket is not None:
+                early = bool(record[FLAGS] & _engine.EARLY)
+                self.on_ticket(self._engine.take(record), record[VALUE], early)
+            return
         super()._on_event(record)
         if record[TYPE] == CONNECTED:
             self._established.set()
@@ -277,6 +312,42 @@ class ClientConnection(BaseConnection):
         self._runtime.targets.pop(self._token, None)
         self._established.set()
         super()._end()
+
+    # ---------------------------------------------------------------- resumption
+
+    def resume(self, ticket: bytes, early: bool) -> bool:
+        """Take up the session of a ticket; to be called before anything was sent. False when it is not one
+        that this version can use: the connection goes on without."""
+        return self._engine.resume(self.id, ticket, early) == 0
+
+    def export_ticket(self) -> Any | None:
+        """A session ticket of this server, for one other connection to it, in this process or another one
+        (`connect(ticket=...)`; `Ticket.to_bytes`); None until one came, which is when the handshake is
+        complete or soon after."""
+        self._runtime.check("this connection")
+        if self.tickets:
+            return self.tickets.pop()
+        return None if self.fetch_ticket is None else self.fetch_ticket()
+
+    @property
+    def is_resumed(self) -> bool:
+        """The handshake took up an earlier session (RFC 8446, section 2.2): no certificate was sent."""
+        return bool(self._session_info().get("is_resumed"))
+
+    @property
+    def in_early_data(self) -> bool:
+        """Requests go out before the handshake is complete (0-RTT)."""
+        return bool(self._session_info().get("in_early_data"))
+
+    @property
+    def early_data(self) -> bool | None:
+        """Whether the server took early data; None when none was sent, or it has not said."""
+        taken: bool | None = self._session_info().get("early_data")
+        return taken
+
+    def _session_info(self) -> dict[str, Any]:
+        self._runtime.check("this connection")
+        return self._engine.session_info(self.id)
 
     @property
     def usable(self) -> bool:

@@ -15,7 +15,8 @@
     ├── QuicWarningInvalidParameters
     ├── QuicWarningConnectionSlow
     ├── QuicWarningDeprecatedFeature
-    └── QuicWarningPartialData
+    ├── QuicWarningPartialData
+    └── QuicWarningTicketStore
 
 `CAUSES` is the one table from what happened to class, code, words and advice; every layer raises through
 `error()`, and the reference page is made from it.
@@ -112,6 +113,10 @@ class QuicWarningDeprecatedFeature(QuicWarning):
 
 class QuicWarningPartialData(QuicWarning):
     """A body or a datagram was shorter than announced."""
+
+
+class QuicWarningTicketStore(QuicWarning):
+    """Session tickets could not be fetched or kept; connections go on with full handshakes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,16 @@ from .messages import Response, as_bytes, exactly, pieces
 from .stream import H3_REQUEST_CANCELLED, Stream, stream_error
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FIN_HEAD = FIN | _engine.HEAD
+
+_FLAGS = {
+    "GET": FIN | _engine.EARLY,
+    "HEAD": FIN | _engine.HEAD | _engine.EARLY,
+    "OPTIONS": FIN | _engine.EARLY,
+}
+"""Of a request without a body. These methods may be sent early: a replay does no harm (RFC 9110, section
+9.2.1; RFC 8470, section 2)."""
+
+_FLAGS_WITH_BODY = {"HEAD": FIN | _engine.HEAD}
 
 
 def head_prefix(method: str, authority: str) -> bytes:
@@ -82,11 +91,13 @@ def exchange(
     limit: Timeout,
     on_done: Callable[[Any], None] | None,
     declared: int | None = None,
+    early: bool | None = None,
 ) -> Response:
     """Send a request and wait for its response's head.
 
     `on_done(connection)` is called when the response's body ended or was given up, and not when this
-    raises. `declared`: the content-length that `head` has already; None: it has none.
+    raises. `declared`: the content-length that `head` has already; None: it has none. `early`: may it be
+    sent before the handshake is complete, where it could be replayed? None: as its method says.
     """
     if body is not None:
         if isinstance(body, bytes):
@@ -104,9 +115,12 @@ def exchange(
     engine = runtime.engine
     token = runtime.new_token()
     started = time.monotonic()
+    flags = _FLAGS.get(method, FIN) if not body else _FLAGS_WITH_BODY.get(method, FIN)
+    if early is not None:
+        flags = flags | _engine.EARLY if early else flags & ~_engine.EARLY
     engine.submit(
         OP_REQUEST,
-        _FIN_HEAD if method == "HEAD" else FIN,
+        flags,
         connection.id,
         0,
         token,

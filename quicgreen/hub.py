@@ -179,6 +179,10 @@ class Runtime:
             if self._references == 0 and not self.engine.closed:
                 self._io.ref = False
 
+    def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what blocks in a thread of gevent's pool, and wait for it."""
+        return self.hub.threadpool.apply(function, arguments)
+
     def reference(self) -> None:
         """Keep the loop alive."""
         self._references += 1

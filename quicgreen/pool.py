@@ -14,6 +14,7 @@ import ipaddress
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gevent.event import Event
@@ -22,6 +23,7 @@ from . import _engine, hub
 from .configuration import Limits, Timeout
 from .connection import ClientConnection
 from .exceptions import QuicException, error
+from .session_keeper import SessionKeeper
 
 _ORIGINS_MAX = 1024
 
@@ -117,14 +119,17 @@ def dial(
     configuration: _engine.Configuration,
     name: str | None,
     deadline: float | None,
+    prepare: Callable[[_Connection], None] | None = None,
 ) -> _Connection:
     """Connect to the first address that answers; each gets its share of the time, so that a silent one
     leaves some to the next. The last one is not waited for: its handshake goes on while the caller prepares
-    a request."""
+    a request. `prepare` is called with each connection before anything is sent on it."""
 
     def begin(address: Any, seconds: float | None) -> _Connection:
         connection = kind(runtime, address, configuration, name, seconds)
         dialled.add(connection)
+        if prepare is not None:
+            prepare(connection)
         return connection
 
     for after, address in zip(range(len(addresses) - 1, 0, -1), addresses, strict=False):
@@ -191,12 +196,14 @@ class Pool:
         configuration: _engine.Configuration,
         limits: Limits,
         server_name: str | None,
+        sessions: SessionKeeper,
     ) -> None:
         self.runtime = runtime
         self.origins: dict[str, Origin] = {}
         self._configuration = configuration
         self._limits = limits
         self._server_name = server_name
+        self.sessions = sessions
         self._count = 0  # connections in all, those that are being opened included
         self._queued: dict[Origin, None] = {}  # origins with a queue, in the order in which those began
         self._closed = False
@@ -267,7 +274,10 @@ class Pool:
         name = self._server_name or origin.host
         try:
             addresses = resolve(origin.host, origin.port, limit.connect)
-            connection = dial(self.runtime, PooledConnection, addresses, self._configuration, name, deadline)
+            resume = self.sessions.resume(origin.host, origin.port, seconds_left(deadline))
+            connection = dial(
+                self.runtime, PooledConnection, addresses, self._configuration, name, deadline, resume
+            )
         except BaseException as e:
             self._count -= 1
             if isinstance(e, QuicException) and not origin.connections:

@@ -17,7 +17,7 @@ from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
 from . import _engine, hub
-from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Configuration, Keys, Record
+from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Configuration, Keys, Record, ReplayRegister
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
 from .exceptions import error
@@ -60,6 +60,10 @@ class Server:
         stream_timeout: seconds that reading or writing a body may wait for the client.
         sessions: hand over connections instead of requests.
         keys: a key ring shared with other servers; None: one of the server's own.
+        early_data: take requests before a resumed handshake is complete (0-RTT). Each first flight counts
+            once; what is not a whole GET, HEAD or OPTIONS waits for the handshake.
+        replay: the register of first flights, shared by all servers that share `keys`; None: one of the
+            server's own. With `keys` given it begins with two minutes without early data.
 
     Raises:
         QuicServerException: at `start`, when the address is taken or the certificate cannot be used.
@@ -85,6 +89,8 @@ class Server:
         stream_timeout: float | None = 60.0,
         sessions: bool = False,
         keys: Keys | None = None,
+        early_data: bool = False,
+        replay: ReplayRegister | None = None,
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
@@ -97,6 +103,9 @@ class Server:
         self._max_connections = max_connections
         self._sessions = sessions or "h3" not in self._tls.alpn
         self._keys = keys
+        self._early_data = early_data
+        self.replay_register = replay
+        """Whose early data was taken (`ReplayRegister.counts`); None without early data."""
         self.max_body_bytes = max_body_bytes
         self.stream_timeout = stream_timeout
         self.address: tuple[str, int] | None = None
@@ -167,11 +176,17 @@ class Server:
         runtime = self._runtime = hub.current()
         engine = self._engine = runtime.engine
         self._spin()
+        if self._early_data and self.replay_register is None:
+            self.replay_register = ReplayRegister(quiet=self._keys is not None)
         # The ring must exist before the configuration that seals tickets with it.
         self._keys = self._keys or Keys()
         configuration = Configuration(
-            self._tls, self._transport, keys=self._keys, ca_file=self._tls.ca_certs
-        )  # fmt: skip
+            self._tls,
+            self._transport,
+            keys=self._keys,
+            replay=self.replay_register if self._early_data else None,
+            ca_file=self._tls.ca_certs,
+        )
         self._endpoint = self._bind()
         self._token = runtime.new_token()
         runtime.targets[self._token] = self._on_session_event if self._sessions else self._on_event
