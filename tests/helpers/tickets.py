@@ -1,4 +1,4 @@
-"""What the tests of the tickets' stores share: a clock to be set, tickets, a place of its own for each store."""
+"""What the tests of the tickets' stores share: a clock to be set, tickets, a place for each store."""
 
 from __future__ import annotations
 
