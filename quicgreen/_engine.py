@@ -22,7 +22,7 @@ from typing import Any
 
 from ._core import ffi, lib
 from .configuration import ClientTls, QuicConfiguration, ServerTls
-from .exceptions import error
+from .exceptions import NO_SPACE, error
 
 Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 """An event: type, flags, status, token, conn, stream, code, offset, path_len, head_len, body_len, value
@@ -338,6 +338,73 @@ def format_address(address: Any) -> tuple[str, int]:
     text = ffi.new("char[]", 64)
     port = lib.qg_addr_format(ffi.addressof(address), text, 64)
     return (ffi.string(text).decode(), int(port)) if port >= 0 else ("", 0)
+
+
+class TicketSegment:
+    """Client tickets in shared memory (cext/src/ticket_shm.h).
+
+    Exempt from rule 1: any thread may call any method at any time, `close` too. Methods that return a pair
+    return (result code or length, bytes).
+    """
+
+    SIZE_MIN: int = lib.QG_TICKET_SHM_MIN
+    SIZE_MAX: int = lib.QG_TICKET_SHM_MAX
+    TICKET_MAX: int = lib.QG_TICKET_MAX
+
+    def __init__(self, path: str, size: int) -> None:
+        result, text = ffi.new("int *"), ffi.new("char[]", 512)
+        if not self.SIZE_MIN <= size <= self.SIZE_MAX:
+            raise error("argument", f"a segment has {self.SIZE_MIN} to {self.SIZE_MAX} bytes, not {size}")
+        pointer = lib.qg_ticket_shm_open(_Strings()(path), size, result, text, 512)
+        if pointer == ffi.NULL:
+            number = ffi.errno if result[0] == SYSTEM else None
+            detail = ffi.string(text).decode(errors="replace")
+            raise error("ticket-disk" if number in NO_SPACE else "ticket-segment", detail, errno=number)
+        # A call that is under way in another thread keeps the mapping through its own reference.
+        self._pointer = ffi.gc(pointer, lib.qg_ticket_shm_close)
+
+    def close(self) -> None:
+        self._pointer = None
+
+    def _open(self) -> Any:
+        pointer = self._pointer
+        if pointer is None:
+            raise error("state", "the ticket store is closed")
+        return pointer
+
+    def put(self, key: bytes, ticket: bytes, issued_s: int, expires_s: int, now_s: int) -> int:
+        pointer = self._open()
+        return int(lib.qg_ticket_shm_put(pointer, key, ticket, len(ticket), issued_s, expires_s, now_s))
+
+    def get(self, key: bytes, now_s: int) -> tuple[int, bytes]:
+        return self._read(lib.qg_ticket_shm_get, key, now_s)
+
+    def take(self, key: bytes, now_s: int) -> tuple[int, bytes]:
+        return self._read(lib.qg_ticket_shm_take, key, now_s)
+
+    def _read(self, function: Any, key: bytes, now_s: int) -> tuple[int, bytes]:
+        pointer, out = self._open(), ffi.new("uint8_t[]", self.TICKET_MAX)
+        n = int(function(pointer, key, now_s, out, self.TICKET_MAX))
+        return n, bytes(ffi.buffer(out, max(n, 0)))
+
+    def at(self, index: int, now_s: int) -> tuple[int, bytes, bytes]:
+        """(code or length, key, ticket) of the ticket that begins in slot `index`."""
+        pointer, out = self._open(), ffi.new("uint8_t[]", self.TICKET_MAX)
+        key = ffi.new("uint8_t[]", lib.QG_TICKET_KEY)
+        n = int(lib.qg_ticket_shm_at(pointer, index, now_s, key, out, self.TICKET_MAX))
+        return n, bytes(key), bytes(ffi.buffer(out, max(n, 0)))
+
+    def delete(self, key: bytes) -> int:
+        return int(lib.qg_ticket_shm_delete(self._open(), key))
+
+    def clear(self) -> int:
+        return int(lib.qg_ticket_shm_clear(self._open()))
+
+    def info(self) -> tuple[int, dict[str, int]]:
+        """(code, size slots slot_room max_ticket tickets)."""
+        info = ffi.new("qg_ticket_shm_info *")
+        rc = int(lib.qg_ticket_shm_info_of(self._open(), info))
+        return rc, {name: getattr(info, name) for name, _ in ffi.typeof("qg_ticket_shm_info").fields}
 
 
 class Engine:

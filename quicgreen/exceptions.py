@@ -25,6 +25,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from errno import EDQUOT, EFBIG, ENOSPC
 
 QUIC_ERROR_OK = 0
 QUIC_ERROR_TIMEOUT = 1
@@ -316,6 +317,42 @@ CAUSES: dict[str, Cause] = {
         "the trusted certificates cannot be used",
         "verify= must name a PEM file or an OpenSSL-style folder",
     ),
+    "ticket": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the session ticket cannot be used",
+        "it is torn, or another version of quicgreen made it: a full handshake gives a new one",
+    ),
+    "ticket-too-large": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the session ticket does not fit the store",
+        "raise quicpro.shm_size and remove the old segment, or use another store",
+    ),
+    "ticket-folder": Cause(
+        QuicClientException,
+        QUIC_ERROR_INTERNAL,
+        "the folder for session tickets cannot be used",
+        "it must be yours, writable for you and not for others; requests go on without resumption",
+    ),
+    "ticket-disk": Cause(
+        QuicClientException,
+        QUIC_ERROR_INTERNAL,
+        "no space for session tickets",
+        "free some, or choose another place; requests go on without resumption",
+    ),
+    "ticket-segment": Cause(
+        QuicClientException,
+        QUIC_ERROR_INTERNAL,
+        "the shared-memory file for session tickets cannot be used",
+        "remove it if nobody needs it, or name another one: quicpro.shm_path",
+    ),
+    "ticket-redis": Cause(
+        QuicSocketException,
+        QUIC_ERROR_CONNECTION_LOST,
+        "Redis does not keep session tickets",
+        "see that the server runs and takes writes; requests go on without resumption",
+    ),
     "engine": Cause(
         QuicException,
         QUIC_ERROR_INTERNAL,
@@ -329,6 +366,10 @@ CAUSES: dict[str, Cause] = {
         "close what is no longer used",
     ),
 }
+
+
+NO_SPACE = frozenset({ENOSPC, EDQUOT, EFBIG})
+"""What a full disk, a quota and a limit of the process are called by the system."""
 
 
 def error(
