@@ -66,6 +66,11 @@ qg_endpoint *qg__endpoint_get(qg_engine *e, int index) {
     return index >= 0 && index < e->endpoint_count ? e->endpoints[index] : NULL;
 }
 
+static int endpoint_of(qg_engine *e, int index, qg_endpoint **out) {
+    *out = e->abandoned ? NULL : qg__endpoint_get(e, index);
+    return e->abandoned ? QG_FORKED : *out == NULL ? QG_GONE : QG_OK;
+}
+
 /* Give a datapath a place in the engine. The number, or a code: then the datapath is closed. */
 static int adopt(qg_engine *e, qg_datapath *dp) {
     int index = 0;
@@ -118,6 +123,9 @@ int qg_endpoint_udp(qg_engine *e, const qg_addr *bind_to, uint32_t flags, int fd
 int qg_endpoint_pair(qg_engine *a, const qg_addr *addr_a, qg_engine *b, const qg_addr *addr_b,
                      int *out) {
     qg_datapath *ends[2];
+    if (a->abandoned || b->abandoned) {
+        return QG_FORKED;
+    }
     if (!qg__pair_open(addr_a, a->counters, addr_b, b->counters, ends)) {
         return QG_NOMEM;
     }
@@ -127,9 +135,10 @@ int qg_endpoint_pair(qg_engine *a, const qg_addr *addr_a, qg_engine *b, const qg
 }
 
 int qg_endpoint_close(qg_engine *e, int index) {
-    qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep == NULL) {
-        return QG_GONE;
+    qg_endpoint *ep;
+    int rc = endpoint_of(e, index, &ep);
+    if (rc < 0) {
+        return rc;
     }
     if (ep->connections > 0) {
         return QG_STATE;
@@ -143,9 +152,10 @@ int qg_endpoint_close(qg_engine *e, int index) {
 }
 
 int qg_endpoint_info_of(qg_engine *e, int index, qg_endpoint_info *out) {
-    const qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep == NULL) {
-        return QG_GONE;
+    qg_endpoint *ep;
+    int rc = endpoint_of(e, index, &ep);
+    if (rc < 0) {
+        return rc;
     }
     *out = (qg_endpoint_info){.local = ep->dp->local,
                               .capabilities = ep->dp->capabilities,
@@ -158,9 +168,10 @@ int qg_endpoint_info_of(qg_engine *e, int index, qg_endpoint_info *out) {
 
 int qg_engine_inject(qg_engine *e, int index, uint8_t *packet, size_t len, const qg_addr *from,
                      const qg_addr *to) {
-    qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep == NULL) {
-        return QG_GONE;
+    qg_endpoint *ep;
+    int rc = endpoint_of(e, index, &ep);
+    if (rc < 0) {
+        return rc;
     }
     if (len > QG_RUN_MAX) {
         return QG_TOO_LARGE;
@@ -206,9 +217,10 @@ qg_endpoint *qg__endpoint_client(qg_engine *e, const qg_addr *peer, int *result)
 /* ------------------------------------------------------------- listening */
 
 int qg_listen(qg_engine *e, int index, const qg_listen_options *options, qg_config *config) {
-    qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep == NULL) {
-        return QG_GONE;
+    qg_endpoint *ep;
+    int rc = endpoint_of(e, index, &ep);
+    if (rc < 0) {
+        return rc;
     }
     if (options->abi != QG_ABI || !config->options.is_server || options->token == 0) {
         return QG_INVALID;
@@ -230,9 +242,10 @@ void qg__endpoint_check_idle(qg_endpoint *ep) {
 }
 
 int qg_listen_stop(qg_engine *e, int index) {
-    qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep == NULL) {
-        return QG_GONE;
+    qg_endpoint *ep;
+    int rc = endpoint_of(e, index, &ep);
+    if (rc < 0) {
+        return rc;
     }
     if (!ep->listening) {
         return QG_STATE;
@@ -250,9 +263,10 @@ int qg_listen_close(qg_engine *e, int index, uint64_t code) {
     if (code > QG_VARINT_MAX) {
         return QG_INVALID;
     }
-    qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep == NULL) {
-        return QG_GONE;
+    qg_endpoint *ep;
+    int rc = endpoint_of(e, index, &ep);
+    if (rc < 0) {
+        return rc;
     }
     ep->stopping = true;
     for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {

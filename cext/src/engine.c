@@ -526,12 +526,14 @@ int64_t qg_engine_flush(qg_engine *e) {
     work(e);
     flush_dirty(e);
     bool blocked = flush_datapaths(e);
-    work(e); /* what ended with its last packet */
+    bool room = work(e); /* what ended with its last packet */
     e->counters->flushes++;
     if (e->spin_us > 0 && e->events.count == before) {
         spin(e, before);
+        room = work(e);
     }
-    arm(e, !blocked && !qg__link_alone(&e->dirty));
+    /* What found no room in the ring, or in the budget, is for the next turn. */
+    arm(e, !room || (!blocked && !qg__link_alone(&e->dirty)));
     e->counters->events += e->events.count - before;
     return e->events.count;
 }

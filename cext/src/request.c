@@ -137,11 +137,11 @@ static bool say_opened(qg_conn *conn, qg_pending *p) {
 }
 
 bool qg__conn_open_pending(qg_conn *conn) {
-    /* Streams promised to those who were told that they may open one. */
+    /* Streams promised to those who were told that they may open one. Neither kind waits for the
+     * other; requests are all of one. */
     uint64_t bidi = quiche_conn_peer_streams_left_bidi(conn->quiche);
-    uint64_t uni =
-        qg__link_alone(&conn->pending) ? 0 : quiche_conn_peer_streams_left_uni(conn->quiche);
-    for (qg_link *l = conn->pending.next, *next; l != &conn->pending; l = next) {
+    uint64_t uni = conn->raw ? quiche_conn_peer_streams_left_uni(conn->quiche) : 0;
+    for (qg_link *l = conn->pending.next, *next; l != &conn->pending && bidi + uni > 0; l = next) {
         next = l->next;
         qg_pending *p = QG_CONTAINER(l, qg_pending, link);
         if (conn->state == QG_CONN_HANDSHAKE && !(p->flags & QG_EARLY)) {
@@ -149,7 +149,7 @@ bool qg__conn_open_pending(qg_conn *conn) {
         }
         uint64_t *left = p->request || p->bidi ? &bidi : &uni;
         if (*left == 0) {
-            return true;
+            continue;
         }
         --*left;
         if (!p->request) {
@@ -170,6 +170,9 @@ bool qg__conn_open_pending(qg_conn *conn) {
 }
 
 bool qg__conn_cancel(qg_conn *conn, uint64_t token, uint64_t code) {
+    if (token == 0) {
+        return false; /* what nobody waits for has it */
+    }
     for (qg_link *l = conn->pending.next; l != &conn->pending; l = l->next) {
         qg_pending *p = QG_CONTAINER(l, qg_pending, link);
         if (p->token == token) {

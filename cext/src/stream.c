@@ -194,6 +194,12 @@ static int send_error(qg_stream *s, int64_t rc, uint64_t code) {
         on_stopped(s, code);
         return QG_STOPPED;
     }
+    if (s->recv_state == QG_RECV_RESET) {
+        /* Who gives up a request stops us too; quiche may forget the stream once the reset was
+         * read. */
+        on_stopped(s, s->recv_code);
+        return QG_STOPPED;
+    }
     end_send(s, QG_SEND_RESET);
     return QG_CLOSED;
 }
