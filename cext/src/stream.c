@@ -10,7 +10,7 @@
 #define DISCARD_MAX (256 << 10)
 
 /* Ask to be woken when at least this much can be sent: less makes tiny frames, much more might
- * never come (the smallest congestion window is two packets). */
+ * never come (the smallest congestion window is two packets). See qg__stream_low_water. */
 #define SEND_LOW_WATER 1024
 
 /* ------------------------------------------------------------- the table */
@@ -117,6 +117,8 @@ static void end_send(qg_stream *s, qg_send_state state) {
         drop_out(s);
     } else {
         s->conn->recent[s->conn->recent_next++ % QG_RECENT] = s->id + 1;
+        /* Who still waits to write hears from the next write that another one ended it. */
+        qg__wait_wake(s, &s->write, QG_EVENT_WRITABLE, 0, 0);
     }
 }
 
@@ -202,6 +204,15 @@ int64_t qg__stream_room(qg_stream *s) {
     return room >= 0 ? room : send_error(s, room, code);
 }
 
+/* A peer's window may be smaller than that. So no more than half of the most that was ever taken at
+ * a stretch, as TCP does it (RFC 1122, section 4.2.3.4). */
+size_t qg__stream_low_water(qg_stream *s, size_t left) {
+    size_t half = qg__min(s->stretch / 2, SEND_LOW_WATER);
+    s->stretch = 0;
+    s->low_water = half > s->low_water ? (uint16_t)half : s->low_water;
+    return s->low_water > 0 ? qg__min(left, s->low_water) : 1;
+}
+
 int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
     uint64_t code = 0;
     int64_t n = quiche_conn_stream_send(s->conn->quiche, s->id, data, len, fin, &code);
@@ -212,6 +223,7 @@ int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin)
     if (n < 0) {
         n = 0;
     }
+    s->stretch += (size_t)n;
     if ((size_t)n == len) {
         if (fin) {
             end_send(s, QG_SEND_DONE);
@@ -220,7 +232,7 @@ int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin)
     }
     /* Tells quiche to remember the stream, and the peer that it holds us up. */
     int rc = quiche_conn_stream_writable(s->conn->quiche, s->id,
-                                         qg__min(len - (size_t)n, SEND_LOW_WATER));
+                                         qg__stream_low_water(s, len - (size_t)n));
     if (rc < 0) {
         return send_error(s, rc, 0); /* it was not stopped a moment ago */
     }
