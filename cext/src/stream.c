@@ -84,7 +84,7 @@ void qg__streams_remove(qg_stream_table *t, uint64_t id) {
 
 /* ------------------------------------------------------------- life */
 
-static bool send_open(const qg_stream *s) {
+bool qg__stream_is_sending(const qg_stream *s) {
     return s->send_state == QG_SEND_HEAD || s->send_state == QG_SEND_BODY;
 }
 
@@ -93,25 +93,17 @@ static bool recv_open(const qg_stream *s) {
            s->recv_state == QG_RECV_DISCARD;
 }
 
-/* Streams that quiche's "writable" may be about. Our control stream stays open for good and counts
- * only while it has something to send. */
-static bool counts_as_sending(const qg_stream *s) {
-    return send_open(s) && s->kind != QG_STREAM_OURS;
-}
-
 static bool is_active(const qg_stream *s) {
     return s->kind == QG_STREAM_MESSAGE || s->kind == QG_STREAM_RAW;
 }
 
 static void drop_out(qg_stream *s) {
-    s->conn->queued -= s->out != NULL;
     free(s->out);
     s->out = NULL;
     s->out_at = s->out_len = 0;
 }
 
 static void end_send(qg_stream *s, qg_send_state state) {
-    s->conn->sending -= counts_as_sending(s);
     s->send_state = (uint8_t)state;
     if (state != QG_SEND_DONE) {
         drop_out(s);
@@ -142,7 +134,6 @@ qg_stream *qg__stream_new(qg_conn *conn, uint64_t id, qg_stream_kind kind, qg_re
         qg__pool_put(&engine->stream_pool, s);
         return NULL;
     }
-    conn->sending += counts_as_sending(s);
     conn->active += is_active(s);
     engine->counters->streams++;
     return s;
@@ -154,7 +145,6 @@ void qg__stream_free(qg_stream *s) {
     qg__wait_clear(s, &s->write);
     qg__link_remove(&s->deferred);
     qg__streams_remove(&s->conn->streams, s->id);
-    s->conn->sending -= counts_as_sending(s);
     s->conn->active -= is_active(s);
     if (s->conn->finishing && s->conn->active == 0) {
         qg__conn_touch(s->conn); /* which was waiting for this one */
@@ -167,7 +157,7 @@ void qg__stream_free(qg_stream *s) {
 }
 
 bool qg__stream_settle(qg_stream *s) {
-    if (recv_open(s) || send_open(s) || s->read.token != 0 || s->write.token != 0) {
+    if (recv_open(s) || qg__stream_is_sending(s) || s->read.token != 0 || s->write.token != 0) {
         return false;
     }
     bool well = s->recv_state != QG_RECV_RESET && s->send_state != QG_SEND_RESET &&
@@ -188,9 +178,10 @@ static void on_stopped(qg_stream *s, uint64_t code) {
 }
 
 /* What a refusal of quiche means. `code` came with it: quiche says it once and may then forget the
- * stream. */
+ * stream. It also forgets one that was stopped while nobody had been refused, as soon as the peer has
+ * acknowledged the end; the code is lost then. */
 static int send_error(qg_stream *s, int64_t rc, uint64_t code) {
-    if (rc == QUICHE_ERR_STREAM_STOPPED) {
+    if (rc == QUICHE_ERR_STREAM_STOPPED || rc == QUICHE_ERR_INVALID_STREAM_STATE) {
         on_stopped(s, code);
         return QG_STOPPED;
     }
@@ -246,7 +237,6 @@ static int keep(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
         return QG_NOMEM;
     }
     memcpy(out + s->out_len, data, len);
-    s->conn->queued += s->out == NULL;
     s->out = out;
     s->out_len += (uint32_t)len;
     s->out_fin = fin;
@@ -296,14 +286,7 @@ static bool push_out(qg_stream *s) {
 }
 
 void qg__stream_writable(qg_stream *s) {
-    if (!send_open(s)) {
-        return;
-    }
     int64_t room = qg__stream_room(s);
-    if (room < 0 && s->kind == QG_STREAM_OURS) { /* RFC 9114, section 6.2.1 */
-        qg__conn_close(s->conn, true, H3_CLOSED_CRITICAL_STREAM, "the control stream was stopped");
-        return;
-    }
     if (room < 0) {
         qg__stream_settle(s);
         return;
@@ -311,7 +294,7 @@ void qg__stream_writable(qg_stream *s) {
     if (s->out_len > s->out_at && !push_out(s)) {
         return;
     }
-    if (send_open(s) && s->write.token != 0 && room > 0) {
+    if (qg__stream_is_sending(s) && s->write.token != 0 && room > 0) {
         qg__wait_wake(s, &s->write, QG_EVENT_WRITABLE, 0, 0);
     }
     qg__stream_settle(s);
@@ -320,7 +303,7 @@ void qg__stream_writable(qg_stream *s) {
 /* ------------------------------------------------------------- ending */
 
 void qg__stream_reset(qg_stream *s, uint64_t code) {
-    if (!send_open(s)) {
+    if (!qg__stream_is_sending(s)) {
         return;
     }
     quiche_conn_stream_shutdown(s->conn->quiche, s->id, QUICHE_SHUTDOWN_WRITE, code);

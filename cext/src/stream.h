@@ -139,6 +139,9 @@ int64_t qg__stream_room(qg_stream *stream);
 /* quiche takes no more: from how many bytes on of the `left` ones is it worth being woken? */
 size_t qg__stream_low_water(qg_stream *stream, size_t left);
 
+/* Is our side still open? */
+bool qg__stream_is_sending(const qg_stream *stream);
+
 /* quiche may take more: go on with `out`, or wake who waits to write. */
 void qg__stream_writable(qg_stream *stream);
 

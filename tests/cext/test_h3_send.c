@@ -176,7 +176,7 @@ TEST(nothing_comes_after_an_end_that_waits) {
     peer_client(&r, &o);
     respond(&r.server, ask(&r, &stream), "200", body, sizeof body, QG_FIN);
     turn(&r);
-    CHECK_EQ(conn_at(&r.server, r.server_conn)->queued, 1);
+    CHECK(qg__streams_find(&conn_at(&r.server, r.server_conn)->streams, stream)->out != NULL);
     CHECK_EQ(write_text(&r, stream, "late", 0, 5), QG_STATE);
     CHECK_EQ(qg_stream_send_trailers(r.server.engine, r.server_conn, stream, lines, len), QG_STATE);
     read_all(&r, stream, &w);
@@ -285,7 +285,6 @@ TEST(a_submission_larger_than_the_window) {
         CHECK(next_frame(&w, &at, &f));
         CHECK_BYTES(f.payload, f.len, body, rows[i].body);
         CHECK_EQ(at, w.len);
-        CHECK_EQ(conn_at(&r.server, r.server_conn)->queued, 0);
         UNTIL(&r, r.server.counters.streams == 2);
         rig_close(&r);
     }
@@ -328,7 +327,6 @@ TEST(a_peer_that_wants_no_answer) {
     CHECK_EQ(qg_stream_write(r.server.engine, r.server_conn, stream, (uint8_t *)"more", 4, 0, 5, 0,
                              &code),
              QG_STOPPED);
-    CHECK_EQ(code, 0x10c);
     CHECK_EQ(qg_stream_send_trailers(r.server.engine, r.server_conn, stream, (uint8_t *)"", 0),
              QG_STOPPED);
     CHECK_EQ(qg_stream_release(r.server.engine, r.server_conn, stream), QG_OK);
