@@ -14,7 +14,7 @@
 /* How many abandoned streams a client's connection may gather, at some 500 bytes each. A server's
  * may gather a quarter of its stream limit, which they count against. */
 #define ABANDONED_CLIENT 4096
-#define ABANDONED_STEP   16 /* how many are gathered before each look */
+#define ABANDONED_STEP   16 /* how many are gathered before the list is looked through */
 
 /* ------------------------------------------------------------- life */
 
@@ -309,12 +309,14 @@ static bool say_goaway(qg_conn *conn) {
 static bool serve_streams(qg_conn *conn) {
     qg_engine *e = conn->engine;
     int64_t id;
-    if (conn->sending > 0 || conn->queued > 0) {
-        while ((id = quiche_conn_stream_writable_next(conn->quiche)) >= 0) {
-            qg_stream *s = qg__streams_find(&conn->streams, (uint64_t)id);
-            if (s != NULL) {
-                qg__stream_writable(s);
-            }
+    while ((id = quiche_conn_stream_writable_next(conn->quiche)) >= 0) {
+        qg_stream *s = qg__streams_find(&conn->streams, (uint64_t)id);
+        if (s != NULL && qg__stream_is_sending(s)) {
+            qg__stream_writable(s);
+        } else {
+            /* The peer stopped what we had ended. quiche keeps the stream, which counts against the
+             * peer's limit, until somebody was told. */
+            quiche_conn_stream_capacity(conn->quiche, (uint64_t)id);
         }
     }
     if (conn->held > 0 && conn->state == QG_CONN_OPEN && !qg__h3_say_held(conn)) {
@@ -431,24 +433,29 @@ static void sweep_abandoned(qg_conn *conn) {
     conn->abandoned_count = kept;
 }
 
+static bool grow_abandoned(qg_conn *conn) {
+    uint32_t capacity = conn->abandoned_capacity + ABANDONED_STEP;
+    uint64_t *grown = realloc(conn->abandoned, capacity * sizeof *grown);
+    if (grown != NULL) {
+        conn->abandoned = grown;
+        conn->abandoned_capacity = capacity;
+    }
+    return grown != NULL;
+}
+
 void qg__conn_abandon(qg_conn *conn, uint64_t stream_id) {
     uint64_t limit =
         conn->is_server ? conn->config->options.initial_max_streams_bidi / 4 : ABANDONED_CLIENT;
     if (conn->abandoned_count == conn->abandoned_capacity) {
         sweep_abandoned(conn);
-        if (conn->abandoned_count > limit) {
-            conn->retire = true;
-            qg__conn_touch(conn);
-        }
     }
-    if (conn->abandoned_count == conn->abandoned_capacity) {
-        uint32_t capacity = conn->abandoned_capacity + ABANDONED_STEP;
-        uint64_t *grown = realloc(conn->abandoned, capacity * sizeof *grown);
-        if (grown == NULL) {
-            return;
-        }
-        conn->abandoned = grown;
-        conn->abandoned_capacity = capacity;
+    if (conn->abandoned_count == conn->abandoned_capacity && !grow_abandoned(conn)) {
+        return;
     }
     conn->abandoned[conn->abandoned_count++] = stream_id;
+    if (conn->abandoned_count > limit && !conn->retire) {
+        sweep_abandoned(conn);
+        conn->retire = conn->abandoned_count > limit;
+        qg__conn_touch(conn);
+    }
 }

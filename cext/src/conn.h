@@ -127,8 +127,6 @@ typedef struct qg_conn {
     qg_stream_table streams;
     qg_link deferred; /* streams whose request waits for credit */
     qg_link pending;  /* qg_pending */
-    uint32_t sending; /* streams whose sending side is open */
-    uint32_t queued;  /* streams with bytes in `out` */
     uint32_t active;  /* messages and RAW streams */
     uint32_t held;    /* requests that wait for the handshake to be complete */
     qg_h3 h3;

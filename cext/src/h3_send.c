@@ -3,9 +3,6 @@
 #include "engine.h"
 #include "qpack.h"
 
-/* Wake a writer when this much fits: see stream.c. */
-#define LOW_WATER 1024
-
 /* HEADERS up to the field lines. */
 static size_t head_prefix(uint8_t *out, size_t head_len) {
     size_t at = qg__varint_put(out, H3_HEADERS);
@@ -66,10 +63,19 @@ int qg__h3_send_head(qg_stream *s, const uint8_t *head, size_t head_len, const u
     return put_parts(s, parts, sizeof parts / sizeof *parts, (flags & QG_FIN) != 0);
 }
 
-int64_t qg__h3_write(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
-    qg_conn *conn = s->conn;
+/* Body and trailers may come: QG_OK, or why not. */
+static int may_follow(const qg_stream *s) {
     if (s->send_state != QG_SEND_BODY) {
         return s->send_state == QG_SEND_STOPPED ? QG_STOPPED : QG_STATE;
+    }
+    return s->out_fin ? QG_STATE : QG_OK; /* the end waits in `out` */
+}
+
+int64_t qg__h3_write(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
+    qg_conn *conn = s->conn;
+    int follows = may_follow(s);
+    if (follows < 0) {
+        return follows;
     }
     if (s->out_len > s->out_at) {
         return QG_AGAIN;
@@ -87,7 +93,7 @@ int64_t qg__h3_write(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
         /* Not even a byte: this call's own refusal makes quiche remember the stream. */
         int64_t rc = qg__stream_send(s, NULL, 0, false);
         int armed = rc >= 0 ? quiche_conn_stream_writable(conn->quiche, s->id,
-                                                          overhead + qg__min(len, LOW_WATER))
+                                                          overhead + qg__stream_low_water(s, len))
                             : 0;
         return rc < 0 ? rc : armed < 0 ? QG_CLOSED : QG_AGAIN;
     }
@@ -103,15 +109,17 @@ int64_t qg__h3_write(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
         rc = rc < 0 ? rc : qg__stream_send(s, data, n, ends);
     }
     if (rc >= 0 && n < len) {
-        quiche_conn_stream_writable(conn->quiche, s->id, overhead + qg__min(len - n, LOW_WATER));
+        quiche_conn_stream_writable(conn->quiche, s->id,
+                                    overhead + qg__stream_low_water(s, len - n));
     }
     return rc < 0 ? rc : (int64_t)n;
 }
 
 int qg__h3_send_trailers(qg_stream *s, const uint8_t *head, size_t head_len) {
     uint8_t prefix[32];
-    if (s->send_state != QG_SEND_BODY) {
-        return s->send_state == QG_SEND_STOPPED ? QG_STOPPED : QG_STATE;
+    int follows = may_follow(s);
+    if (follows < 0) {
+        return follows;
     }
     part parts[] = {{prefix, head_prefix(prefix, head_len)}, {head, head_len}};
     return put_parts(s, parts, 2, true);

@@ -10,7 +10,7 @@
 #define DISCARD_MAX (256 << 10)
 
 /* Ask to be woken when at least this much can be sent: less makes tiny frames, much more might
- * never come (the smallest congestion window is two packets). */
+ * never come (the smallest congestion window is two packets). See qg__stream_low_water. */
 #define SEND_LOW_WATER 1024
 
 /* ------------------------------------------------------------- the table */
@@ -84,7 +84,7 @@ void qg__streams_remove(qg_stream_table *t, uint64_t id) {
 
 /* ------------------------------------------------------------- life */
 
-static bool send_open(const qg_stream *s) {
+bool qg__stream_is_sending(const qg_stream *s) {
     return s->send_state == QG_SEND_HEAD || s->send_state == QG_SEND_BODY;
 }
 
@@ -93,30 +93,24 @@ static bool recv_open(const qg_stream *s) {
            s->recv_state == QG_RECV_DISCARD;
 }
 
-/* Streams that quiche's "writable" may be about. Our control stream stays open for good and counts
- * only while it has something to send. */
-static bool counts_as_sending(const qg_stream *s) {
-    return send_open(s) && s->kind != QG_STREAM_OURS;
-}
-
 static bool is_active(const qg_stream *s) {
     return s->kind == QG_STREAM_MESSAGE || s->kind == QG_STREAM_RAW;
 }
 
 static void drop_out(qg_stream *s) {
-    s->conn->queued -= s->out != NULL;
     free(s->out);
     s->out = NULL;
     s->out_at = s->out_len = 0;
 }
 
 static void end_send(qg_stream *s, qg_send_state state) {
-    s->conn->sending -= counts_as_sending(s);
     s->send_state = (uint8_t)state;
     if (state != QG_SEND_DONE) {
         drop_out(s);
     } else {
         s->conn->recent[s->conn->recent_next++ % QG_RECENT] = s->id + 1;
+        /* Who still waits to write hears from the next write that another one ended it. */
+        qg__wait_wake(s, &s->write, QG_EVENT_WRITABLE, 0, 0);
     }
 }
 
@@ -140,7 +134,6 @@ qg_stream *qg__stream_new(qg_conn *conn, uint64_t id, qg_stream_kind kind, qg_re
         qg__pool_put(&engine->stream_pool, s);
         return NULL;
     }
-    conn->sending += counts_as_sending(s);
     conn->active += is_active(s);
     engine->counters->streams++;
     return s;
@@ -152,7 +145,6 @@ void qg__stream_free(qg_stream *s) {
     qg__wait_clear(s, &s->write);
     qg__link_remove(&s->deferred);
     qg__streams_remove(&s->conn->streams, s->id);
-    s->conn->sending -= counts_as_sending(s);
     s->conn->active -= is_active(s);
     if ((s->conn->finishing || s->conn->state == QG_CONN_ENDED) && s->conn->active == 0) {
         qg__conn_touch(s->conn); /* which was waiting for this one */
@@ -167,7 +159,7 @@ void qg__stream_free(qg_stream *s) {
 }
 
 bool qg__stream_settle(qg_stream *s) {
-    if (recv_open(s) || send_open(s) || s->read.token != 0 || s->write.token != 0) {
+    if (recv_open(s) || qg__stream_is_sending(s) || s->read.token != 0 || s->write.token != 0) {
         return false;
     }
     bool well = s->recv_state != QG_RECV_RESET && s->send_state != QG_SEND_RESET &&
@@ -188,9 +180,10 @@ static void on_stopped(qg_stream *s, uint64_t code) {
 }
 
 /* What a refusal of quiche means. `code` came with it: quiche says it once and may then forget the
- * stream. */
+ * stream. It also forgets one that was stopped while nobody had been refused, as soon as the peer has
+ * acknowledged the end; the code is lost then. */
 static int send_error(qg_stream *s, int64_t rc, uint64_t code) {
-    if (rc == QUICHE_ERR_STREAM_STOPPED) {
+    if (rc == QUICHE_ERR_STREAM_STOPPED || rc == QUICHE_ERR_INVALID_STREAM_STATE) {
         on_stopped(s, code);
         return QG_STOPPED;
     }
@@ -210,6 +203,15 @@ int64_t qg__stream_room(qg_stream *s) {
     return room >= 0 ? room : send_error(s, room, code);
 }
 
+/* A peer's window may be smaller than that. So no more than half of the most that was ever taken at
+ * a stretch, as TCP does it (RFC 1122, section 4.2.3.4). */
+size_t qg__stream_low_water(qg_stream *s, size_t left) {
+    size_t half = qg__min(s->stretch / 2, SEND_LOW_WATER);
+    s->stretch = 0;
+    s->low_water = half > s->low_water ? (uint16_t)half : s->low_water;
+    return s->low_water > 0 ? qg__min(left, s->low_water) : 1;
+}
+
 int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
     uint64_t code = 0;
     int64_t n = quiche_conn_stream_send(s->conn->quiche, s->id, data, len, fin, &code);
@@ -220,6 +222,7 @@ int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin)
     if (n < 0) {
         n = 0;
     }
+    s->stretch += (size_t)n;
     if ((size_t)n == len) {
         if (fin) {
             end_send(s, QG_SEND_DONE);
@@ -228,7 +231,7 @@ int64_t qg__stream_send(qg_stream *s, const uint8_t *data, size_t len, bool fin)
     }
     /* Tells quiche to remember the stream, and the peer that it holds us up. */
     int rc = quiche_conn_stream_writable(s->conn->quiche, s->id,
-                                         qg__min(len - (size_t)n, SEND_LOW_WATER));
+                                         qg__stream_low_water(s, len - (size_t)n));
     if (rc < 0) {
         return send_error(s, rc, 0); /* it was not stopped a moment ago */
     }
@@ -242,7 +245,6 @@ static int keep(qg_stream *s, const uint8_t *data, size_t len, bool fin) {
         return QG_NOMEM;
     }
     memcpy(out + s->out_len, data, len);
-    s->conn->queued += s->out == NULL;
     s->out = out;
     s->out_len += (uint32_t)len;
     s->out_fin = fin;
@@ -292,14 +294,7 @@ static bool push_out(qg_stream *s) {
 }
 
 void qg__stream_writable(qg_stream *s) {
-    if (!send_open(s)) {
-        return;
-    }
     int64_t room = qg__stream_room(s);
-    if (room < 0 && s->kind == QG_STREAM_OURS) { /* RFC 9114, section 6.2.1 */
-        qg__conn_close(s->conn, true, H3_CLOSED_CRITICAL_STREAM, "the control stream was stopped");
-        return;
-    }
     if (room < 0) {
         qg__stream_settle(s);
         return;
@@ -307,7 +302,7 @@ void qg__stream_writable(qg_stream *s) {
     if (s->out_len > s->out_at && !push_out(s)) {
         return;
     }
-    if (send_open(s) && s->write.token != 0 && room > 0) {
+    if (qg__stream_is_sending(s) && s->write.token != 0 && room > 0) {
         qg__wait_wake(s, &s->write, QG_EVENT_WRITABLE, 0, 0);
     }
     qg__stream_settle(s);
@@ -316,7 +311,7 @@ void qg__stream_writable(qg_stream *s) {
 /* ------------------------------------------------------------- ending */
 
 void qg__stream_reset(qg_stream *s, uint64_t code) {
-    if (!send_open(s)) {
+    if (!qg__stream_is_sending(s)) {
         return;
     }
     quiche_conn_stream_shutdown(s->conn->quiche, s->id, QUICHE_SHUTDOWN_WRITE, code);

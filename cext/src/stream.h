@@ -100,6 +100,9 @@ typedef struct qg_stream {
     qg_wait read;
     qg_wait write;
 
+    size_t stretch;     /* taken by quiche since it refused last */
+    uint16_t low_water; /* see qg__stream_low_water */
+
     uint8_t *out; /* what we still have to send, from out_at to out_len */
     uint32_t out_at, out_len;
     bool out_fin;
@@ -134,6 +137,12 @@ int qg__stream_put(qg_stream *stream, const uint8_t *data, size_t len, bool fin)
 
 /* How many bytes quiche takes now; QG_STOPPED, QG_CLOSED. */
 int64_t qg__stream_room(qg_stream *stream);
+
+/* quiche takes no more: from how many bytes on of the `left` ones is it worth being woken? */
+size_t qg__stream_low_water(qg_stream *stream, size_t left);
+
+/* Is our side still open? */
+bool qg__stream_is_sending(const qg_stream *stream);
 
 /* quiche may take more: go on with `out`, or wake who waits to write. */
 void qg__stream_writable(qg_stream *stream);

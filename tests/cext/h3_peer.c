@@ -154,6 +154,8 @@ void ends_with(rig *r, uint64_t code) {
 
 uint64_t await_request(rig *r, uint64_t token) {
     const seen *e;
+    while (take_event(&r->server, QG_EVENT_STREAM_OPENED) != NULL) { /* earlier ones */
+    }
     request(r, token, "GET", "/", NULL, 0, QG_FIN);
     do {
         e = await_event(r, &r->server, QG_EVENT_STREAM_OPENED);

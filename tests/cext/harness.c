@@ -46,7 +46,10 @@ static void record(side *s, const qg_event *event) {
 }
 
 void side_turn(side *s) {
-    int64_t n;
+    int64_t n = qg_engine_submit(s->engine); /* what was said since */
+    for (; s->recorded < n; s->recorded++) {
+        record(s, &s->memory.events[s->recorded]);
+    }
     do {
         s->recorded = 0;
         n = qg_engine_drain(s->engine);

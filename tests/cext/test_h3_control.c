@@ -84,22 +84,6 @@ TEST(a_peer_that_allows_no_control_stream) {
     ends_with(&r, H3_STREAM_CREATION_ERROR);
 }
 
-/* Section 6.2.1: "the receiver MUST NOT request that the sender close the control stream". It shows
- * when the engine looks for room to send. */
-TEST(a_peer_that_stops_our_control_stream) {
-    rig r;
-    wire w = {0};
-    peer_client(&r, NULL);
-    put_head(&w, GET_LINES);
-    peer_open(&r, true, &w, true);
-    CHECK_EQ(qg_stream_shutdown(r.client.engine, r.conn, 3, QG_SIDE_READ, 0), QG_OK);
-    ends_with(&r, H3_CLOSED_CRITICAL_STREAM);
-    peer_server(&r, NULL);
-    open_request(&r, "POST", "/", 0);
-    CHECK_EQ(qg_stream_shutdown(r.server.engine, r.server_conn, 2, QG_SIDE_READ, 0), QG_OK);
-    ends_with(&r, H3_CLOSED_CRITICAL_STREAM);
-}
-
 /* ---------------------------------------------------------------- the peer's settings */
 
 /* The stream's type and the frame's, both longer than they need be, unknown settings and frames. */
