@@ -264,6 +264,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     turn(&m.rig);
     listen_to(&m);
     for (unsigned i = 0; i < m.waits; i++) {
+        check_note("wait %u of %u", i, m.waits);
         CHECK(!m.waiting[i]); /* who waits is told at the connection's end at the latest */
     }
     rig_close(&m.rig);
