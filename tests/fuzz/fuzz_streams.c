@@ -24,7 +24,10 @@ typedef struct match {
         uint64_t conn, id;
     } messages[STREAMS_MAX]; /* that our application knows */
     unsigned message_count;
-    bool waiting[WAITS_MAX]; /* for the event with FIRST_TOKEN + index */
+    struct {
+        bool armed; /* for the event with FIRST_TOKEN + index */
+        uint64_t stream;
+    } waiting[WAITS_MAX];
     unsigned waits;
     bool closed; /* our application was told so */
 } match;
@@ -47,18 +50,26 @@ static void options_of(rig_options *o, bool ours_is_server, uint8_t how) {
 
 /* ---------------------------------------------------------------- our application */
 
-static uint64_t new_wait(match *m) {
+static uint64_t new_wait(match *m, uint64_t stream) {
     if (m->waits == WAITS_MAX) {
         return 0;
     }
-    m->waiting[m->waits] = true;
+    m->waiting[m->waits].armed = true;
+    m->waiting[m->waits].stream = stream;
     return FIRST_TOKEN + m->waits++;
 }
 
 /* The call with this token did not wait after all, or its wait was withdrawn. */
 static void drop_wait(match *m, uint64_t token) {
     if (token != 0) {
-        m->waiting[token - FIRST_TOKEN] = false;
+        m->waiting[token - FIRST_TOKEN].armed = false;
+    }
+}
+
+/* No event comes after a release. */
+static void drop_waits_of(match *m, uint64_t stream) {
+    for (unsigned i = 0; i < m->waits; i++) {
+        m->waiting[i].armed &= m->waiting[i].stream != stream;
     }
 }
 
@@ -73,8 +84,8 @@ static void hear(match *m, const seen *s) {
     const qg_event *e = &s->event;
     size_t index = (size_t)(e->token - FIRST_TOKEN);
     if (index < WAITS_MAX) {
-        CHECK(m->waiting[index]); /* one event for a wait, and not after it was withdrawn */
-        m->waiting[index] = false;
+        CHECK(m->waiting[index].armed); /* one event for a wait, and not after it was withdrawn */
+        m->waiting[index].armed = false;
     }
     if (e->type == QG_EVENT_REQUEST || e->type == QG_EVENT_RESPONSE) {
         for (uint32_t i = 0; i < e->path_len; i++) {
@@ -99,7 +110,7 @@ static void listen_to(match *m) {
 
 static void read_some(match *m, uint64_t conn, uint64_t id, size_t capacity) {
     uint8_t *out = malloc(capacity + 1), trailers[4096];
-    uint64_t code, token = new_wait(m);
+    uint64_t code, token = new_wait(m, id);
     uint32_t flags = 0;
     int64_t n = qg_stream_read(m->ours->engine, conn, id, out, capacity, token, 0, &flags, &code);
     CHECK(n <= (int64_t)capacity);
@@ -127,7 +138,8 @@ static void act(match *m, fuzz_input *in) {
     static const uint8_t data[3000];
     uint8_t what = fuzz_byte(in), arg = fuzz_byte(in), head[64];
     qg_engine *e = m->ours->engine;
-    uint64_t conn = m->ours_conn, id = arg & 15 ? 0 : 4, code, token;
+    uint64_t conn = m->ours_conn, id = 1 << 20, code,
+             token; /* nothing, unless there is something */
     if (m->message_count > 0) {
         conn = m->messages[arg % m->message_count].conn;
         id = m->messages[arg % m->message_count].id;
@@ -142,7 +154,7 @@ static void act(match *m, fuzz_input *in) {
         read_some(m, conn, id, arg * 16u);
         break;
     case 4:
-        token = new_wait(m);
+        token = new_wait(m, id);
         if (qg_stream_write(e, conn, id, data, arg * 8u, arg & 1 ? QG_FIN : 0, token, 0, &code) !=
             QG_AGAIN) {
             drop_wait(m, token);
@@ -156,6 +168,7 @@ static void act(match *m, fuzz_input *in) {
         break;
     case 7:
         qg_stream_release(e, conn, id);
+        drop_waits_of(m, id);
         break;
     case 8:
         submit(m->ours, (qg_submission){.op = QG_OP_RESET, .conn = conn, .stream = id}, NULL, 0,
@@ -167,7 +180,7 @@ static void act(match *m, fuzz_input *in) {
                    (qg_submission){
                        .op = QG_OP_CREDIT, .conn = (uint64_t)m->ours->endpoint, .code = arg},
                    NULL, 0, NULL, 0);
-        } else if ((token = new_wait(m)) != 0) {
+        } else if ((token = new_wait(m, QG_NEVER)) != 0) {
             request(&m->rig, token, arg & 1 ? "GET" : "HEAD", "/", NULL, 0,
                     arg & 1 ? QG_FIN : QG_FIN | QG_HEAD);
         }
@@ -249,9 +262,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m.ours_conn = m.ours_is_server ? m.rig.server_conn : m.rig.conn;
     m.peer_conn = m.ours_is_server ? m.rig.conn : m.rig.server_conn;
     if (!m.ours_is_server) { /* something to answer */
-        request(&m.rig, new_wait(&m), "GET", "/", NULL, 0, QG_FIN);
-        request(&m.rig, new_wait(&m), "HEAD", "/", NULL, 0, QG_FIN | QG_HEAD);
-        request(&m.rig, new_wait(&m), "POST", "/", "body", 4, 0);
+        request(&m.rig, new_wait(&m, QG_NEVER), "GET", "/", NULL, 0, QG_FIN);
+        request(&m.rig, new_wait(&m, QG_NEVER), "HEAD", "/", NULL, 0, QG_FIN | QG_HEAD);
+        request(&m.rig, new_wait(&m, QG_NEVER), "POST", "/", "body", 4, 0);
     }
     turn(&m.rig);
     for (unsigned ops = 0; in.at < in.end && ops < OPS_MAX; ops++) {
@@ -265,7 +278,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     listen_to(&m);
     for (unsigned i = 0; i < m.waits; i++) {
         check_note("wait %u of %u", i, m.waits);
-        CHECK(!m.waiting[i]); /* who waits is told at the connection's end at the latest */
+        CHECK(!m.waiting[i].armed); /* who waits is told at the connection's end at the latest */
     }
     rig_close(&m.rig);
     return 0;
