@@ -227,7 +227,7 @@ static int end_message(qg_stream *s) {
 
 /* "431 Request Header Fields Too Large", and the rest of the request is not wanted. */
 static void refuse_head(qg_stream *s) {
-    uint8_t status[32]; /* qpack.c wants 12 bytes more than the texts have */
+    uint8_t status[32]; /* what qg__qpack_encode asks for, not what the line takes */
     int len = qg__qpack_encode((const uint8_t *)":status", 7, (const uint8_t *)"431", 3, status,
                                sizeof status);
     qg__h3_send_head(s, status, (size_t)len, NULL, 0, QG_FIN | QG_DATE);

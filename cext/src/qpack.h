@@ -34,7 +34,8 @@ int qg__qpack_begin(qg_qpack_reader *reader, const uint8_t *section, size_t len,
 /* 1 and a line, 0 at the end, QG_PROTOCOL, or QG_TOO_LARGE when a line does not fit the scratch. */
 int qg__qpack_next(qg_qpack_reader *reader, qg_field *field);
 
-/* Encode one line. Returns its length, or QG_TOO_LARGE. */
+/* Encode one line. Returns its length, or QG_TOO_LARGE: when `capacity` is not 12 more than both
+ * strings together, however short the line would be. */
 int qg__qpack_encode(const uint8_t *name, size_t name_len, const uint8_t *value, size_t value_len,
                      uint8_t *out, size_t capacity);
 

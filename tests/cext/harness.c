@@ -45,24 +45,24 @@ static void record(side *s, const qg_event *event) {
     s->events[s->count++] = copy;
 }
 
-void side_turn(side *s) {
-    int64_t n = qg_engine_submit(s->engine); /* what was said since */
-    for (; s->recorded < n; s->recorded++) {
-        record(s, &s->memory.events[s->recorded]);
-    }
-    do {
-        s->recorded = 0;
-        n = qg_engine_drain(s->engine);
-        CHECK(n >= 0);
-        for (; s->recorded < (n & ~(int64_t)QG_DRAIN_MORE); s->recorded++) {
-            record(s, &s->memory.events[s->recorded]);
-        }
-    } while (n & QG_DRAIN_MORE);
-    n = qg_engine_flush(s->engine);
+/* What is new of the `n` events in the ring. */
+static void record_new(side *s, int64_t n) {
     CHECK(n >= 0);
     for (; s->recorded < n; s->recorded++) {
         record(s, &s->memory.events[s->recorded]);
     }
+}
+
+void side_turn(side *s) {
+    int64_t n;
+    record_new(s,
+               qg_engine_submit(s->engine)); /* of calls since the last turn: a drain begins anew */
+    do {
+        s->recorded = 0;
+        n = qg_engine_drain(s->engine);
+        record_new(s, n < 0 ? n : n & ~(int64_t)QG_DRAIN_MORE);
+    } while (n & QG_DRAIN_MORE);
+    record_new(s, qg_engine_flush(s->engine));
 }
 
 const uint8_t *path_of(const seen *e) {

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -81,13 +82,15 @@ def _compile(compiler: str, flags: list[str], source: Path) -> Path:
     return target
 
 
-def build(name: str, sources: list[Path], compiler: str, flags: list[str]) -> Path:
+def build(
+    name: str, sources: list[Path], compiler: str, flags: list[str], link_flags: Sequence[str] = ()
+) -> Path:
     """The program `name` of these sources and the engine's."""
     parts(), _headers(), _version(compiler)  # once, not in every thread
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda s: _compile(compiler, flags, s), [*SOURCES, *sources]))
     library = Path(str(parts()["library"]))
-    inputs = [*map(str, objects), str(library), *LIBRARIES]
+    inputs = [*map(str, objects), str(library), *LIBRARIES, *link_flags]
     program = folder() / f"{name}-{_digest(*flags, *inputs, str(library.stat().st_mtime_ns))}"
     _make(program, [compiler, *flags, *inputs])
     forget_old()
