@@ -6,8 +6,7 @@ import contextvars
 import gc
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -18,28 +17,12 @@ from gevent import Greenlet, GreenletExit
 from gevent.event import Event
 from gevent.pool import Group
 from greenlet import getcurrent, greenlet
-from support import PATIENCE_S, connect, serving, turn_loop, wait_until
+from support import PATIENCE_S, OnPurposeError, connect, reported, serving, turn_loop, wait_until
 
 import quicgreen
 from quicgreen.greenlets import RequestGreenlet
 
 ARGUMENT = "argument"
-
-
-class OnPurposeError(Exception):
-    pass
-
-
-@contextmanager
-def reported() -> Iterator[list[tuple[Any, BaseException]]]:
-    """What reaches the hub's `handle_error`: (context, exception)."""
-    found: list[tuple[Any, BaseException]] = []
-    hub = gevent.get_hub()
-    hub.print_exception = lambda context, kind, value, tb: found.append((context, value))
-    try:
-        yield found
-    finally:
-        del hub.print_exception
 
 
 def start_plain(task: Callable[[Any], Any]) -> Greenlet:
