@@ -345,15 +345,17 @@ class Request(_Received):
         """Send the head only; the body is written to the returned stream, which `finish()` ends."""
         if self._answered:
             raise error("state", "the request was answered already")
-        head = fields.status_line(status) + fields.encode(headers)
+        items = list(_pairs(headers))
+        head = fields.status_line(status) + fields.encode(items)
         if status < 200:
             raise error("argument", f"status {status} is not final: see inform()")
+        date = 0 if any(name.lower() == "date" for name, _ in items) else DATE
         if self._record[STATUS] == _HEAD or status in _BODILESS:
             self._answered = 2
-            self._send_head(_FIN_DATE, head)
+            self._send_head(FIN | date, head)
             return self._new_stream(_Unsent)
         self._answered = 1
-        self._send_head(DATE, head)
+        self._send_head(date, head)
         return self.stream
 
     def inform(self, status: int, headers: fields.Fields = ()) -> None:
