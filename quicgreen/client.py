@@ -132,12 +132,7 @@ class _Settings:
 def _may_repeat(e: BaseException, body: Any) -> bool:
     """Nothing of the request was processed, another connection may do better, and the body is still
     there."""
-    return (
-        isinstance(e, QuicException)
-        and not e.request_sent
-        and e.cause in _REPEATABLE
-        and _is_whole(body)
-    )
+    return isinstance(e, QuicException) and not e.request_sent and e.cause in _REPEATABLE and _is_whole(body)
 
 
 def _is_whole(body: Any) -> bool:
@@ -274,9 +269,7 @@ def connect(
     deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
     prepare = settings.sessions.resume(host, port, seconds_left(deadline), ticket)
-    connection = dial(
-        runtime, Connection, addresses, settings.configuration, name or host, deadline, prepare
-    )
+    connection = dial(runtime, Connection, addresses, settings.configuration, name or host, deadline, prepare)
     bracketed = f"[{host}]" if ":" in host else host
     connection._authority = bracketed if port == 443 else f"{bracketed}:{port}"
     connection._timeout = limit
@@ -498,9 +491,7 @@ class Session:
             runtime, self._tls, self._transport, self._server_name, store or None, mode, self._early_data
         )
         self._targets.clear()
-        self._pool = Pool(
-            runtime, settings.configuration, self.limits, self._server_name, settings.sessions
-        )
+        self._pool = Pool(runtime, settings.configuration, self.limits, self._server_name, settings.sessions)
         return self._pool
 
     @property

@@ -71,15 +71,23 @@ def line(name: str, value: FieldValue) -> bytes:
     return encoded
 
 
-def _encode(name: str, value: FieldValue) -> bytes:
+def pseudo_line(name: str, value: FieldValue) -> bytes:
+    """Encode a pseudo-field (RFC 9114, section 4.3). Only the layers that make a head's beginning use it: an
+    application's fields are not to change who is asked for what."""
+    return _encode(name, value, pseudo=True)
+
+
+def _encode(name: str, value: FieldValue, pseudo: bool = False) -> bytes:
     """By the engine: with its checks, and coded where that is shorter."""
     try:
         if not isinstance(value, (str, bytes, int)):
             raise AttributeError  # "None" or "1.50000001" is hardly what was meant
+        if isinstance(name, str) and name.startswith(":") and not pseudo:
+            raise AttributeError
         raw = value if isinstance(value, bytes) else str(value).encode("latin-1")
         encoded = encode_field(name.encode("latin-1"), raw)
         # "~" is in no entry of the static table and shorter uncoded: two bytes, after the name.
-        prefix = encode_field(name.encode("latin-1"), b"~")
+        prefix = None if pseudo else encode_field(name.encode("latin-1"), b"~")
     except (UnicodeEncodeError, AttributeError):
         encoded = prefix = None
     if encoded is None:
@@ -104,7 +112,7 @@ def status_line(status: int) -> bytes:
     if encoded is None:
         if not isinstance(status, int) or not 100 <= status <= 999 or status == 101:
             raise error("argument", f"{status!r} is not an HTTP/3 status code")
-        encoded = statuses[int(status)] = line(":status", int(status))
+        encoded = statuses[int(status)] = pseudo_line(":status", int(status))
     return encoded
 
 
@@ -138,4 +146,4 @@ def path_line(path: str) -> bytes:
         raise error("argument", f"{path!r} is not a path: it begins with a slash")
     if len(path) <= _PLAIN_MAX:
         return b"\x51%c%b" % (len(path), path.encode())
-    return line(":path", path)
+    return pseudo_line(":path", path)

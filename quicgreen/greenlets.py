@@ -43,12 +43,13 @@ class RequestGreenlet(Greenlet):  # type: ignore[misc]
             self._result = self._task(self._argument)
         except GreenletExit as e:
             self._result = e  # being killed is not an error, as in gevent
-        except BaseException:
-            self._error = info = sys.exc_info()  # type: ignore[assignment]
+        except BaseException as e:
+            self._error = (type(e), e, e.__traceback__)
             self._finish()
-            self.parent.handle_error(self, *info)
+            self.parent.handle_error(self, *self._error)
         finally:
             self._finish()
+            del self  # the exception that it holds holds this frame: a cycle
 
     def _finish(self) -> None:
         self._finished = True
@@ -100,8 +101,14 @@ class RequestGreenlet(Greenlet):  # type: ignore[misc]
         raise self._error[1].with_traceback(self._error[2])
 
     def __repr__(self) -> str:
-        state = "finished" if self.ready() else repr(self._task)
-        return f"<{type(self).__name__} at {id(self):#x}: {state}>"
+        state = "finished"
+        if not self.ready():
+            task = self._task
+            bound = hasattr(task, "__self__")
+            name = repr(task) if bound else getattr(task, "__name__", "") or repr(task)
+            state = f"{name}({repr(self._argument)[:50]})"
+        name = f' "{self.name}"' if "name" in self.__dict__ else ""
+        return f"<{type(self).__name__}{name} at {id(self):#x}: {state}>"
 
     # ---------------------------------------------------------------- starting: it has
 
@@ -169,8 +176,8 @@ class RequestGreenlet(Greenlet):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- links
 
-    def has_links(self) -> int:
-        return len(self._followers or ())
+    def has_links(self) -> bool:
+        return bool(self._followers)
 
     def rawlink(self, callback: Callable[[Any], Any]) -> None:
         """Call `callback(self)` in the hub once it has finished, also when it has already."""

@@ -55,9 +55,9 @@ def head_prefix(method: str, authority: str) -> bytes:
     if not isinstance(method, str) or not _METHOD.fullmatch(method):
         raise error("argument", f"{method!r} is not a method (RFC 9110, section 9.1)")
     return (
-        fields.line(":method", method)
-        + fields.line(":scheme", "https")
-        + fields.line(":authority", authority)
+        fields.pseudo_line(":method", method)
+        + fields.pseudo_line(":scheme", "https")
+        + fields.pseudo_line(":authority", authority)
     )
 
 

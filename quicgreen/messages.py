@@ -69,14 +69,15 @@ def pieces(body: Any) -> Iterator[bytes | bytearray | memoryview]:
     """The bytes of a file or an iterable, piece by piece."""
     read = getattr(body, "read", None)
     if callable(read):
-        while chunk := read(_CHUNK):
-            yield as_bytes(chunk)
-        return
+        return _pieces_of_file(read)
     if not isinstance(body, Iterable):
         raise error("argument", f"{type(body).__name__} cannot be sent as a body")
-    for piece in body:
-        if piece:
-            yield as_bytes(piece)
+    return (as_bytes(piece) for piece in body if piece)
+
+
+def _pieces_of_file(read: Callable[[int], Any]) -> Iterator[bytes | bytearray | memoryview]:
+    while chunk := read(_CHUNK):
+        yield as_bytes(chunk)
 
 
 def exactly(length: int, parts: Iterable[Any]) -> Iterator[Any]:
@@ -145,8 +146,9 @@ class _Received:
         """Read body bytes into a writable buffer; 0 at the end. Errors as `Stream.readinto`."""
         self._check()
         if self._inline:
-            rest = self._rest_inline()[: len(buffer)]
-            buffer[: len(rest)] = rest
+            view = memoryview(buffer).cast("B")
+            rest = self._rest_inline()[: len(view)]
+            view[: len(rest)] = rest
             self._inline -= len(rest)
             return len(rest)
         return 0 if self._whole else self.stream.readinto(buffer)
@@ -166,12 +168,28 @@ class _Received:
             return b"" if self._whole else self.stream.read(size)
         rest = self._rest_inline()
         self._inline = 0
-        return rest if self._whole else rest + self.stream.read(-1, limit)
+        if not self._whole:
+            return self.stream.read_all(limit, rest)
+        if limit is not None and len(rest) > limit:
+            raise error("body-too-large", f"more than {limit} bytes")
+        return rest
 
     def iter_bytes(self, chunk_size: int = _CHUNK) -> Iterator[bytes]:
         """The body in pieces of at most `chunk_size` bytes, each as soon as it came."""
         while piece := self._read(chunk_size, None):
             yield piece
+
+
+class _Unsent(Stream):
+    """The stream of a response that has no body (RFC 9110, section 6.4.1): what is written is dropped."""
+
+    __slots__ = ()
+
+    def _write(self, data: bytes | bytearray | memoryview, flags: int) -> int:
+        return len(data)
+
+    def send_trailers(self, trailers: fields.Fields) -> None:
+        pass
 
 
 class Request(_Received):
@@ -242,9 +260,9 @@ class Request(_Received):
             return Headers(self._engine.trailers(record[CONN], record[STREAM]))
         return self._stream.trailers if self._stream is not None else None
 
-    def _new_stream(self) -> Stream:
+    def _new_stream(self, kind: type[Stream] = Stream) -> Stream:
         record = self._record
-        return Stream(
+        return kind(
             self._runtime,
             record[CONN],
             record[STREAM],
@@ -269,6 +287,8 @@ class Request(_Received):
             self._check()
             raise error("state", "the request was answered already")
         head = statuses.get(status) or fields.status_line(status)
+        if status < 200:
+            raise error("argument", f"status {status} is not final: see inform()")
         flags = _FIN_DATE
         declared = None  # the content-length that the handler gave
         if headers:
@@ -308,6 +328,8 @@ class Request(_Received):
         parts: Iterable[Any]
         if body is None or isinstance(body, (bytes, bytearray, memoryview)):
             data = as_bytes(b"" if body is None else body)
+            if len(data) and status in _BODILESS:
+                raise error("argument", f"a response with status {status} has no body")
             if declared is None:
                 if status not in _BODILESS:
                     head += fields.length_line(len(data))
@@ -342,9 +364,17 @@ class Request(_Received):
         self._check()
         if self._answered:
             raise error("state", "the request was answered already")
-        head = fields.status_line(status) + fields.encode(headers)
+        items = list(_pairs(headers))
+        head = fields.status_line(status) + fields.encode(items)
+        if status < 200:
+            raise error("argument", f"status {status} is not final: see inform()")
+        date = 0 if any(name.lower() == "date" for name, _ in items) else DATE
+        if self._record[STATUS] == _HEAD or status in _BODILESS:
+            self._answered = 2
+            self._send_head(FIN | date, head)
+            return self._new_stream(_Unsent)
         self._answered = 1
-        self._send_head(DATE, head)
+        self._send_head(date, head)
         return self.stream
 
     def inform(self, status: int, headers: fields.Fields = ()) -> None:
@@ -382,6 +412,15 @@ class Request(_Received):
                 engine.release(record[CONN], record[STREAM])
 
 
+class SessionRequest(Request):
+    """A request that a session's handler accepted. No handler of its own returns, so the answer is the last
+    word: what was not read of the request then is refused."""
+
+    def respond(self, status: int = 200, headers: fields.Fields | None = None, body: Body = b"") -> None:
+        super().respond(status, headers, body)
+        self._end()
+
+
 def _pairs(headers: fields.Fields) -> Iterable[tuple[str, fields.FieldValue]]:
     items = getattr(headers, "items", None)
     return items() if items is not None else headers  # type: ignore[return-value]
@@ -410,6 +449,7 @@ class Response(_Received):
 
     _content: bytes | None = None
     _guard: _Guard | None = None
+    _given_up = False  # closed before its end
 
     def __init__(
         self,
@@ -496,10 +536,13 @@ class Response(_Received):
             read_ended=self._whole,
         )
 
+    def _check_open(self) -> None:
+        if self._given_up:
+            raise error("state", "the response was closed before its body was read to the end")
+
     def _read(self, size: int, limit: int | None) -> bytes:
         self._check()
-        if self._content is not None:
-            raise error("state", "the body was read already: see content")
+        self._check_open()
         try:
             piece = super()._read(size, limit)
         except BaseException:
@@ -510,6 +553,7 @@ class Response(_Received):
         return piece
 
     def readinto(self, buffer: Any) -> int:
+        self._check_open()
         n = super().readinto(buffer)
         if self._stream is not None and self._stream._read_ended and not self._inline:
             self._done()
@@ -526,6 +570,16 @@ class Response(_Received):
     def content(self) -> bytes:
         """The body."""
         return self.read()
+
+    def iter_bytes(self, chunk_size: int = _CHUNK) -> Iterator[bytes]:
+        """The body in pieces of at most `chunk_size` bytes, each as soon as it came. A body that is here
+        already is kept, and can be had again."""
+        if self._guard is not None and self._content is None:
+            yield from super().iter_bytes(chunk_size)
+            return
+        content = self.read()
+        for start in range(0, len(content), chunk_size):
+            yield content[start : start + chunk_size]
 
     @property
     def text(self) -> str:
@@ -583,6 +637,7 @@ class Response(_Received):
     def close(self) -> None:
         """Give up what was not read; the connection goes on. Idempotent."""
         if self._guard is not None:
+            self._given_up = True
             self.stream.release()
             self._done()
 

@@ -5,24 +5,34 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent import GreenletExit
+from gevent import Greenlet, GreenletExit
 from gevent.baseserver import parse_address
 from gevent.event import Event
 from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
 from . import _engine, hub
-from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Configuration, Keys, Record, ReplayRegister
+from ._engine import (
+    ACCEPTED,
+    CONN,
+    IDLE,
+    REQUEST,
+    TYPE,
+    Configuration,
+    Engine,
+    Keys,
+    Record,
+    ReplayRegister,
+)
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
 from .exceptions import error
 from .greenlets import RequestGreenlet
-from .messages import Request
+from .messages import Request, SessionRequest
 from .stream import H3_NO_ERROR
 
 _log = logging.getLogger("quicgreen")
@@ -72,6 +82,9 @@ class Server:
     stop_timeout: float | None = 1.0
     """Seconds that `stop()` waits for handlers that still run, as in gevent."""
 
+    _runtime: hub.Runtime  # of the thread that started it
+    _engine: Engine
+
     def __init__(
         self,
         listener: Any,
@@ -94,6 +107,8 @@ class Server:
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
+        if max_connections < 1:
+            raise error("argument", f"max_connections={max_connections!r}")
         if handle is not None:
             self.handle = handle  # type: ignore[method-assign, assignment]
         self._listener = listener
@@ -113,6 +128,7 @@ class Server:
         self.sessions: dict[int, ServerConnection] = {}
         """Open connections by their id, when they are handed over as sessions."""
         self._endpoint = -1
+        self._token = 0  # of the listener's events; 0: not started
         self._running: set[Any] = set()  # greenlets that waited at least once
         self._stopped = Event()
         self._stopped.set()
@@ -127,7 +143,6 @@ class Server:
         """See the constructor's `spawn`."""
         self.pool: Any = None
         self._credit = _UNLIMITED
-        self._waiting: deque[Any] = deque()  # requests while a shared pool is full
         if spawn == "default":
             self._spawn: Callable[[Any], None] = self._spawn_greenlet
         elif spawn == "raw":
@@ -135,7 +150,7 @@ class Server:
             self._raw_main = self._run_raw
         elif spawn is None:
             self._spawn = self._run
-        elif isinstance(spawn, int) and not isinstance(spawn, bool):
+        elif isinstance(spawn, int) and not isinstance(spawn, bool) and spawn > 0:
             self.pool = Pool(spawn)
         elif hasattr(spawn, "spawn"):
             self.pool = spawn
@@ -172,6 +187,7 @@ class Server:
     def start(self) -> None:
         """Bind and serve, in the background. Does nothing when it is started."""
         if self.started:
+            self._runtime.check("this server")
             return
         runtime = self._runtime = hub.current()
         engine = self._engine = runtime.engine
@@ -200,7 +216,9 @@ class Server:
             sessions=self._sessions,
         )
         if rc < 0:
-            raise error("engine", f"listen: {rc}")
+            del runtime.targets[self._token]
+            engine.endpoint_close(self._endpoint)
+            raise error("argument" if rc == _engine.INVALID else "engine", f"listen: {rc}")
         info = engine.endpoint_info(self._endpoint)
         self.address = info["address"]
         self._report(info)
@@ -216,17 +234,24 @@ class Server:
         fileno = getattr(listener, "fileno", None)
         if fileno is not None:
             # The engine closes its descriptor; the socket object keeps its own.
-            result, number = self._engine.endpoint_udp("0.0.0.0", 0, fd=os.dup(fileno()))
             where = "the socket given"
+            try:
+                fd = os.dup(fileno())
+            except OSError as e:
+                raise error("bind", f"{where}: {e}", errno=e.errno) from None
+            result, number = self._engine.endpoint_udp("0.0.0.0", 0, fd=fd)
         else:
             try:
                 _, (host, port, *_) = parse_address(listener)
+                port = int(port)
+                if not isinstance(host, str):
+                    raise TypeError("a host is text")
             except (TypeError, ValueError) as e:
                 raise error("argument", f"{listener!r} is not an address: {e}") from None
             ip = _resolve(host or "::")
-            result, number = self._engine.endpoint_udp(ip, int(port))
+            result, number = self._engine.endpoint_udp(ip, port)
             if result == _engine.SYSTEM and ip == "::" and not host:
-                result, number = self._engine.endpoint_udp("0.0.0.0", int(port))  # no IPv6 here
+                result, number = self._engine.endpoint_udp("0.0.0.0", port)  # no IPv6 here
             where = f"{ip} port {port}"
         if result < 0:
             raise error("bind", f"{where}: {os.strerror(number)}" if number else where, errno=number or None)
@@ -259,15 +284,31 @@ class Server:
         if not self.started:
             return
         self._runtime.check("this server")
-        engine = self._engine
-        engine.listen_stop(self._endpoint)
-        limit = self.stop_timeout if timeout is None else timeout
-        self._idle.wait(limit)
-        if not self._idle.is_set():
-            gevent.killall(list(self._running), block=True, timeout=1)
-            engine.listen_close(self._endpoint, H3_NO_ERROR)
-            self._idle.wait(1)
-        self._close()
+        token = self._token
+        self._engine.listen_stop(self._endpoint)
+        try:
+            self._idle.wait(self.stop_timeout if timeout is None else timeout)
+            # Another greenlet may have less patience, and have closed it meanwhile.
+            if self._token == token and not self._idle.is_set():
+                self._kill_handlers()
+                if self._token == token:
+                    self._engine.listen_close(self._endpoint, H3_NO_ERROR)
+                    self._idle.wait(1)
+        finally:
+            if self._token == token:
+                self._close()
+
+    def _kill_handlers(self) -> None:
+        """All but the caller, which may be one of them. One that does not end within a second is left
+        alone: it finds its connection closed."""
+        handlers = [g for g in self._running if g is not getcurrent()]
+        own_ways = [g for g in handlers if isinstance(g, Greenlet)]
+        for g in handlers:
+            if g not in own_ways:
+                self._runtime.hub.loop.run_callback(g.throw, GreenletExit)
+        gevent.sleep(0)
+        gevent.killall(own_ways, block=False)
+        gevent.joinall(own_ways, timeout=1)
 
     def close(self) -> None:
         """Stop at once: handlers are killed, connections closed."""
@@ -275,10 +316,14 @@ class Server:
 
     def _close(self) -> None:
         runtime = self._runtime
+        if not self._idle.is_set():
+            self._engine.listen_close(self._endpoint, H3_NO_ERROR)
         runtime.flush()  # the last CONNECTION_CLOSEs
         self._engine.endpoint_close(self._endpoint)
         runtime.targets.pop(self._token, None)
         runtime.unreference()
+        self._token = 0
+        self._idle.set()
         self._stopped.set()
 
     def __enter__(self) -> Server:
@@ -289,7 +334,10 @@ class Server:
         self.stop()
 
     def __repr__(self) -> str:
-        where = f"{self.address[0]}:{self.address[1]}" if self.address else "not started"
+        where = "not started"
+        if self.address:
+            host, port = self.address
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"<{type(self).__name__} {where}>"
 
     # ---------------------------------------------------------------- dispatch
@@ -313,8 +361,8 @@ class Server:
             session._on_event(record)  # it came together with the connection
 
     def new_request(self, record: Record) -> Request:
-        """The request of an event."""
-        return Request(self, record)
+        """The request of an event, for a session."""
+        return SessionRequest(self, record)
 
     def _spawn_greenlet(self, item: Any) -> None:
         g = RequestGreenlet(self._run, item)
@@ -336,23 +384,39 @@ class Server:
             pass
         except BaseException:
             self._runtime.hub.handle_error(item, *sys.exc_info())
-        if self._running:
-            self._running.discard(getcurrent())
+        finally:
+            if self._running:
+                self._running.discard(getcurrent())
 
     def _spawn_in_pool(self, item: Any) -> None:
-        if self.pool.full():
-            self._waiting.append(item)  # the pool has other work too
+        if not self.pool.full():
+            self._start_in_pool(item)
             return
+        # The pool has other work too. The hub cannot wait for it.
+        g = gevent.spawn(self._start_in_pool, item)
+        self._running.add(g)
+        g.rawlink(self._running.discard)
+
+    def _start_in_pool(self, item: Any) -> None:
         g = self.pool.spawn(self._run, item)
         self._running.add(g)
-        g.rawlink(self._on_pool_free)
+        g.rawlink(lambda g: self._on_pool_free(g, item))
 
-    def _on_pool_free(self, g: Any) -> None:
+    def _on_pool_free(self, g: Any, item: Any) -> None:
         self._running.discard(g)
-        if self._waiting:
-            self._spawn_in_pool(self._waiting.popleft())
+        if isinstance(g.value, GreenletExit):  # it may have been killed before it began
+            self._give_up(item)
         if self._credit != _UNLIMITED and self.started:
             self._engine.credit(self._endpoint, 1)
+
+    def _give_up(self, item: Any) -> None:
+        if self._engine.closed:
+            return
+        if isinstance(item, Request):
+            item._fail(killed=True)
+            item._end()
+        else:
+            item.close(timeout=None)
 
     def _run(self, item: Any) -> None:
         """In the request's greenlet: call the handler, and see that the client gets an answer."""

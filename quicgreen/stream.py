@@ -141,17 +141,22 @@ class Stream:
         if size >= 0:
             chunk = bytearray(min(size, _READ_SIZE))
             return bytes(memoryview(chunk)[: self.readinto(chunk)])
-        pieces = []
-        total = 0
+        return self.read_all(limit)
+
+    def read_all(self, limit: int | None = None, begun: bytes = b"") -> bytes:
+        """`begun`, which was read before, and all that follows it; together at most `limit` bytes."""
+        pieces = [begun]
+        total = len(begun)
         chunk = bytearray(_READ_SIZE)
         view = memoryview(chunk)
-        while n := self.readinto(chunk):
+        while limit is None or total <= limit:
+            n = self.readinto(chunk)
+            if n == 0:
+                return b"".join(pieces)
             total += n
-            if limit is not None and total > limit:
-                self.stop()
-                raise error("body-too-large", f"more than {limit} bytes")
             pieces.append(bytes(view[:n]))
-        return b"".join(pieces)
+        self.stop()
+        raise error("body-too-large", f"more than {limit} bytes")
 
     def _end_reading(self, flags: int) -> None:
         self._read_ended = True

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from greenlet import greenlet
 
 import quicgreen
@@ -160,17 +161,82 @@ def nothing_left_behind() -> Iterator[None]:
     wait_until(lambda: counters()["connections"] == 0, 1)
     gc.collect()
     before = census()
-
-    def more() -> dict[str, tuple[int, int]]:
-        """What there is more of; less may be left of another test's."""
-        after = census()
-        return {name: (count, after[name]) for name, count in before.items() if after[name] > count}
-
     yield
-    if not wait_until(lambda: not more(), 1.0):
+    if not wait_until(lambda: not _more(before), 1.0):
         gc.collect()
-        wait_until(lambda: not more(), PATIENCE_S - 1)
-    assert more() == {}
+        wait_until(lambda: not _more(before), PATIENCE_S - 1)
+    assert not _more(before)
+
+
+def _more(before: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """What there is more of now. Less is fine: an earlier test's remains have gone meanwhile."""
+    now = census()
+    return {name: (before[name], now[name]) for name in before if now[name] > before[name]}
+
+
+# ---------------------------------------------------------------- handlers
+
+
+class OnPurposeError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[list[tuple[Any, BaseException]]]:
+    """What reaches the hub's `handle_error`: (context, exception)."""
+    found: list[tuple[Any, BaseException]] = []
+    loop_hub = gevent.get_hub()
+    loop_hub.print_exception = lambda context, kind, value, tb: found.append((context, value))
+    try:
+        yield found
+    finally:
+        del loop_hub.print_exception
+
+
+class Gate:
+    """A handler whose requests wait until it is opened."""
+
+    def __init__(self) -> None:
+        self.event = Event()
+        self.paths: list[str] = []
+        self.ended: list[tuple[str, str]] = []
+        self.running = 0
+        self.most = 0
+
+    def __call__(self, request: quicgreen.Request) -> None:
+        self.paths.append(request.path)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        end = "finished"
+        try:
+            self.event.wait()
+            request.respond(200, None, request.path)
+        except BaseException as e:
+            end = type(e).__name__
+            raise
+        finally:
+            self.running -= 1
+            self.ended.append((request.path, end))
+
+
+def spawn_gets(connection: quicgreen.Connection, count: int, **options: Any) -> list[gevent.Greenlet]:
+    return [gevent.spawn(connection.get, f"/{i}", **options) for i in range(count)]
+
+
+def idle_streams(connection: quicgreen.Connection) -> int:
+    """Streams of both sides when no request is under way: those for control."""
+    connection.get()
+    turn_loop()
+    return counters()["streams"]
+
+
+def outcome(g: gevent.Greenlet) -> str:
+    """A response's text, or the cause of why there is none."""
+    g.join(PATIENCE_S)
+    if isinstance(g.exception, quicgreen.QuicException):
+        return g.exception.cause
+    assert g.successful(), g
+    return str(g.value.text)
 
 
 # ---------------------------------------------------------------- other processes

@@ -106,6 +106,7 @@ static int adopt(qg_engine *e, qg_datapath *dp) {
 
 void qg__endpoint_free(qg_endpoint *ep) {
     ep->engine->endpoints[ep->index] = NULL;
+    qg__engine_unwatch(ep->engine, ep);
     ep->dp->ops->close(ep->dp);
     qg_config_free(ep->config);
     free(ep);

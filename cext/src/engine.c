@@ -208,6 +208,13 @@ int qg__engine_watch(qg_engine *e, qg_endpoint *ep, bool output, bool add) {
                : QG_SYSTEM;
 }
 
+void qg__engine_unwatch(qg_engine *e, qg_endpoint *ep) {
+    /* A forked child's descriptor is closed, and the epoll instance is the parent's. */
+    if (!e->abandoned) {
+        epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, ep->dp->fd, NULL);
+    }
+}
+
 uint32_t qg__interface_index(const char *name) {
     return if_nametoindex(name);
 }

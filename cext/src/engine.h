@@ -121,6 +121,10 @@ bool qg__engine_room(const qg_engine *engine, const qg_config *config);
 /* Watch an endpoint's descriptor, also for room to send when `output`. */
 int qg__engine_watch(qg_engine *engine, qg_endpoint *endpoint, bool output, bool add);
 
+/* Watch it no more. Closing the descriptor is not enough: the caller who gave it may have another one of the
+ * same socket, and then epoll goes on to tell of it. */
+void qg__engine_unwatch(qg_engine *engine, qg_endpoint *endpoint);
+
 /* Index of a network interface by name, 0: there is none. */
 uint32_t qg__interface_index(const char *name);
 

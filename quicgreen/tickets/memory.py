@@ -26,6 +26,9 @@ class MemoryTicketStore:
         clock: gives wall-clock seconds.
     """
 
+    blocks = False
+    """It never waits for anything: no thread is needed to call it."""
+
     def __init__(self, max_tickets: int = 1024, *, clock: Callable[[], float] = time.time) -> None:
         if max_tickets < 1:
             raise error("argument", "max_tickets is at least 1")

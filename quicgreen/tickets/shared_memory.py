@@ -35,6 +35,9 @@ class SharedMemoryTicketStore:
             not a segment of this version; with "ticket-disk" when there is no room for it.
     """
 
+    blocks = False
+    """It never waits for anything: no thread is needed to call it."""
+
     def __init__(
         self, path: str | None = None, size: int = 65_536, *, clock: Callable[[], float] = time.time
     ) -> None:

@@ -37,7 +37,8 @@ def fingerprint(key: str) -> str:
 
 @runtime_checkable
 class TicketStore(Protocol):
-    """Where tickets are kept; see the contract above. A class of your own needs no base class."""
+    """Where tickets are kept; see the contract above. A class of your own needs no base class. One that has
+    an attribute `blocks` which is False is called without a thread."""
 
     def get(self, key: str) -> Ticket | None:
         """The newest live ticket, left where it is; None when there is none."""
