@@ -62,6 +62,11 @@ void side_turn(side *s) {
     }
 }
 
+bool readable(const qg_engine *e, int wait_ms) {
+    struct pollfd p = {.fd = qg_engine_fd(e), .events = POLLIN};
+    return poll(&p, 1, wait_ms) == 1;
+}
+
 const uint8_t *path_of(const seen *e) {
     return e->bytes;
 }

@@ -1,14 +1,8 @@
 #include "harness.h"
 
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-static bool readable(const qg_engine *e, int wait_ms) {
-    struct pollfd p = {.fd = qg_engine_fd(e), .events = POLLIN};
-    return poll(&p, 1, wait_ms) == 1;
-}
 
 /* A path on which thousands of packets may be under way. */
 static void wide(rig_options *o) {
