@@ -62,7 +62,7 @@ void side_turn(side *s) {
     }
 }
 
-bool readable(const qg_engine *e, int wait_ms) {
+bool wakes_within(const qg_engine *e, int wait_ms) {
     struct pollfd p = {.fd = qg_engine_fd(e), .events = POLLIN};
     return poll(&p, 1, wait_ms) == 1;
 }

@@ -46,7 +46,7 @@ void side_close(side *s);
 void side_turn(side *s);
 
 /* Would the engine's descriptor wake its caller, within this time? */
-bool readable(const qg_engine *engine, int wait_ms);
+bool wakes_within(const qg_engine *engine, int wait_ms);
 
 const uint8_t *path_of(const seen *e);
 const uint8_t *head_of(const seen *e);

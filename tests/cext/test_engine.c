@@ -44,7 +44,7 @@ TEST(options_out_of_range) {
     CHECK_EQ(qg_engine_flush(e), 0);
     CHECK_EQ(qg_engine_submit(e), 0);
     CHECK_EQ(qg_engine_next_timeout(e), UINT64_MAX);
-    CHECK(!readable(e, 0));
+    CHECK(!wakes_within(e, 0));
     qg_engine_free(e);
     qg_engine_free(NULL);
 }
@@ -284,12 +284,12 @@ TEST(what_a_flush_could_not_say_wakes_the_caller) {
     for (unsigned i = 0; i < 64; i++) {
         seen_of[r.client.memory.events[i].token]++;
     }
-    CHECK(readable(r.client.engine, 1000));
+    CHECK(wakes_within(r.client.engine, 1000));
     CHECK_EQ(drain_once(&r.client, seen_of, 101), 36);
     for (unsigned i = 1; i <= 100; i++) {
         CHECK_EQ(seen_of[i], 1);
     }
-    CHECK(!readable(r.client.engine, 0));
+    CHECK(!wakes_within(r.client.engine, 0));
     rig_close(&r);
 }
 
@@ -335,11 +335,11 @@ static void check_share(rig *r) {
     }
     datapath_of(&r->client)->ops->flush(datapath_of(&r->client));
     for (unsigned turns = 1; turns <= 4; turns++) {
-        CHECK(readable(r->server.engine, 1000));
+        CHECK(wakes_within(r->server.engine, 1000));
         CHECK_EQ(qg_engine_drain(r->server.engine), 0);
         CHECK_EQ(r->server.counters.datagrams_junk, turns < 4 ? 32 * turns : 100);
     }
-    CHECK(!readable(r->server.engine, 0));
+    CHECK(!wakes_within(r->server.engine, 0));
 }
 
 TEST(a_turn_takes_only_so_much) {
@@ -385,7 +385,7 @@ TEST(the_descriptor_wakes_for_a_deadline) {
     CHECK(qg_engine_next_timeout(r.client.engine) <= qg__now_ns() + 30 * QG_NS_PER_MS);
     unsigned wakes = 0;
     do {
-        CHECK(readable(r.client.engine, 5000));
+        CHECK(wakes_within(r.client.engine, 5000));
         side_turn(&r.client);
         wakes++;
     } while ((e = take_token(&r.client, 6)) == NULL);
@@ -426,7 +426,7 @@ TEST(deadlines_are_said_in_their_order) {
 
 static bool in_flight(rig *r) {
     side_turn(&r->client);
-    return readable(r->server.engine, 0);
+    return wakes_within(r->server.engine, 0);
 }
 
 TEST(a_spin_takes_what_comes) {
@@ -444,7 +444,7 @@ TEST(a_spin_takes_what_comes) {
     CHECK_TEXT(r.server.memory.event_arena, r.server.memory.events[0].path_len, "/spun");
     CHECK_EQ(r.server.counters.spins, 1);
     CHECK_EQ(r.server.counters.spin_hits, 1);
-    CHECK(readable(r.client.engine, 0)); /* and the acknowledgement has left */
+    CHECK(wakes_within(r.client.engine, 0)); /* and the acknowledgement has left */
     rig_close(&r);
 }
 
