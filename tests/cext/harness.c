@@ -65,6 +65,11 @@ void side_turn(side *s) {
     record_new(s, qg_engine_flush(s->engine));
 }
 
+bool wakes_within(const qg_engine *e, int wait_ms) {
+    struct pollfd p = {.fd = qg_engine_fd(e), .events = POLLIN};
+    return poll(&p, 1, wait_ms) == 1;
+}
+
 const uint8_t *path_of(const seen *e) {
     return e->bytes;
 }

@@ -45,6 +45,9 @@ void side_close(side *s);
 /* Drain and flush once, and record what was said. */
 void side_turn(side *s);
 
+/* Would the engine's descriptor wake its caller, within this time? */
+bool wakes_within(const qg_engine *engine, int wait_ms);
+
 const uint8_t *path_of(const seen *e);
 const uint8_t *head_of(const seen *e);
 const uint8_t *body_of(const seen *e);

@@ -1,5 +1,10 @@
 #include "harness.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #define BEYOND (UINT64_C(1) << 62) /* the first integer that QUIC cannot send */
 
 TEST(words) {
@@ -154,4 +159,121 @@ TEST(waits_are_one_at_a_time) {
     CHECK_EQ(await_token(&r, &r.server, 9)->event.type, QG_EVENT_READABLE);
     CHECK(take_token(&r.server, 7) == NULL);
     rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- fork */
+
+/* In the child no check may jump back into the tests: it says by its exit code where it was. */
+#define EXPECT(condition)                                                                          \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);          \
+            _exit(1);                                                                              \
+        }                                                                                          \
+    } while (0)
+
+static bool is_open(int fd) {
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+static void expect_forked(rig *r, qg_engine *e) {
+    uint8_t bytes[16] = {0xd1};
+    uint32_t flags;
+    uint64_t code, id, conn = r->conn;
+    int ends[2], endpoint = r->client.endpoint;
+    qg_conn_info info;
+    qg_conn_stats stats;
+    qg_endpoint_info endpoint_info;
+    qg_addr any;
+    qg_listen_options listen = {.abi = QG_ABI, .max_connections = 1, .token = 1};
+    qg_addr_parse(&any, "127.0.0.1", 0);
+    EXPECT(qg_engine_drain(e) == QG_FORKED);
+    EXPECT(qg_engine_flush(e) == QG_FORKED);
+    EXPECT(qg_engine_submit(e) == QG_FORKED);
+    EXPECT(qg_engine_fd(e) == -1);
+    EXPECT(qg_endpoint_udp(e, &any, 0, -1) == QG_FORKED);
+    EXPECT(qg_endpoint_pair(e, &any, e, &any, ends) == QG_FORKED);
+    EXPECT(qg_endpoint_close(e, endpoint) == QG_FORKED);
+    EXPECT(qg_endpoint_info_of(e, endpoint, &endpoint_info) == QG_FORKED);
+    EXPECT(qg_engine_inject(e, endpoint, bytes, 1, &any, &any) == QG_FORKED);
+    EXPECT(qg_listen(e, endpoint, &listen, r->server_config) == QG_FORKED);
+    EXPECT(qg_listen_stop(e, endpoint) == QG_FORKED);
+    EXPECT(qg_listen_close(e, endpoint, 0) == QG_FORKED);
+    EXPECT(qg_connect(e, endpoint, &any, r->client_config, "a", 1, 0, &id) == QG_FORKED);
+    EXPECT(qg_connect(e, QG_ENDPOINT_AUTO, &any, r->client_config, "a", 1, 0, &id) == QG_FORKED);
+    EXPECT(qg_conn_info_of(e, conn, &info) == QG_FORKED);
+    EXPECT(qg_conn_stats_of(e, conn, &stats) == QG_FORKED);
+    EXPECT(qg_conn_close(e, conn, 1, 0, NULL, 0) == QG_FORKED);
+    EXPECT(qg_conn_finish(e, conn, 1) == QG_FORKED);
+    EXPECT(qg_conn_peer_cert(e, conn, bytes, 1) == QG_FORKED);
+    EXPECT(qg_stream_open(e, conn, 1, 1, 0, &id) == QG_FORKED);
+    EXPECT(qg_stream_request(e, conn, bytes, 1, 0, 1, 0, &id) == QG_FORKED);
+    EXPECT(qg_stream_read(e, conn, 0, bytes, 1, 1, 0, &flags, &code) == QG_FORKED);
+    EXPECT(qg_stream_write(e, conn, 0, bytes, 1, 0, 1, 0, &code) == QG_FORKED);
+    EXPECT(qg_stream_send_trailers(e, conn, 0, bytes, 1) == QG_FORKED);
+    EXPECT(qg_stream_trailers(e, conn, 0, bytes, 1) == QG_FORKED);
+    EXPECT(qg_stream_await_response(e, conn, 0, 1, 0) == QG_FORKED);
+    EXPECT(qg_stream_unwait(e, conn, 0, 1) == QG_FORKED);
+    EXPECT(qg_stream_shutdown(e, conn, 0, QG_SIDE_READ, 0) == QG_FORKED);
+    EXPECT(qg_stream_release(e, conn, 0) == QG_FORKED);
+}
+
+static void child(rig *r, int other) {
+    qg_engine *e = r->client.engine;
+    int fds[] = {e->epoll_fd, e->timer_fd, datapath_of(&r->client)->fd};
+    request(r, 99, "GET", "/from the child", NULL, 0, QG_FIN); /* never taken */
+    qg_engine_abandon(e);
+    for (unsigned i = 0; i < 3; i++) {
+        EXPECT(!is_open(fds[i]));
+        EXPECT(dup2(other, fds[i]) == fds[i]); /* who opens something now gets these numbers */
+    }
+    EXPECT(is_open(other));
+    qg_engine_abandon(e);
+    expect_forked(r, e);
+    qg_engine_free(e);
+    for (unsigned i = 0; i < 3; i++) {
+        EXPECT(is_open(fds[i]));
+    }
+    _exit(0);
+}
+
+static void fork_with(bool udp) {
+    rig_options o;
+    rig r;
+    int status, other = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    rig_defaults(&o);
+    o.udp = udp;
+    rig_start(&r, &o);
+    exchange(&r, 1);
+    uint64_t received = r.server.counters.bytes_received;
+    fflush(stdout);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        child(&r, other);
+    }
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+    side_turn(&r.server);
+    CHECK_EQ(r.server.counters.bytes_received, received); /* the child sent nothing */
+    exchange(&r, 2);
+    /* The parent's descriptors still wake it. */
+    request(&r, 3, "GET", "/", NULL, 0, QG_FIN);
+    side_turn(&r.client);
+    CHECK(wakes_within(r.server.engine, 1000));
+    side_turn(&r.server);
+    CHECK_EQ(answer_all(&r.server), 1);
+    side_turn(&r.server);
+    CHECK(wakes_within(r.client.engine, 1000));
+    CHECK_EQ(await_token(&r, &r.client, 3)->event.status, 200);
+    close(other);
+    rig_close(&r);
+}
+
+TEST(a_forked_child_closes_its_descriptors_and_nothing_else) {
+    fork_with(true);
+}
+
+TEST(a_forked_child_with_a_link_in_memory) {
+    fork_with(false);
 }

@@ -1,11 +1,7 @@
 #include "harness.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* The smallest rings there may be. */
 static void smallest(qg_engine_options *o) {
@@ -13,11 +9,6 @@ static void smallest(qg_engine_options *o) {
     o->event_bytes = 512 << 10;
     o->submissions = 16;
     o->submission_bytes = 2 * QG_BODY_INLINE_MAX;
-}
-
-static bool readable(const qg_engine *e, int wait_ms) {
-    struct pollfd p = {.fd = qg_engine_fd(e), .events = POLLIN};
-    return poll(&p, 1, wait_ms) == 1;
 }
 
 /* ---------------------------------------------------------------- options */
@@ -53,7 +44,7 @@ TEST(options_out_of_range) {
     CHECK_EQ(qg_engine_flush(e), 0);
     CHECK_EQ(qg_engine_submit(e), 0);
     CHECK_EQ(qg_engine_next_timeout(e), UINT64_MAX);
-    CHECK(!readable(e, 0));
+    CHECK(!wakes_within(e, 0));
     qg_engine_free(e);
     qg_engine_free(NULL);
 }
@@ -293,12 +284,12 @@ TEST(what_a_flush_could_not_say_wakes_the_caller) {
     for (unsigned i = 0; i < 64; i++) {
         seen_of[r.client.memory.events[i].token]++;
     }
-    CHECK(readable(r.client.engine, 1000));
+    CHECK(wakes_within(r.client.engine, 1000));
     CHECK_EQ(drain_once(&r.client, seen_of, 101), 36);
     for (unsigned i = 1; i <= 100; i++) {
         CHECK_EQ(seen_of[i], 1);
     }
-    CHECK(!readable(r.client.engine, 0));
+    CHECK(!wakes_within(r.client.engine, 0));
     rig_close(&r);
 }
 
@@ -344,11 +335,11 @@ static void check_share(rig *r) {
     }
     datapath_of(&r->client)->ops->flush(datapath_of(&r->client));
     for (unsigned turns = 1; turns <= 4; turns++) {
-        CHECK(readable(r->server.engine, 1000));
+        CHECK(wakes_within(r->server.engine, 1000));
         CHECK_EQ(qg_engine_drain(r->server.engine), 0);
         CHECK_EQ(r->server.counters.datagrams_junk, turns < 4 ? 32 * turns : 100);
     }
-    CHECK(!readable(r->server.engine, 0));
+    CHECK(!wakes_within(r->server.engine, 0));
 }
 
 TEST(a_turn_takes_only_so_much) {
@@ -394,7 +385,7 @@ TEST(the_descriptor_wakes_for_a_deadline) {
     CHECK(qg_engine_next_timeout(r.client.engine) <= qg__now_ns() + 30 * QG_NS_PER_MS);
     unsigned wakes = 0;
     do {
-        CHECK(readable(r.client.engine, 5000));
+        CHECK(wakes_within(r.client.engine, 5000));
         side_turn(&r.client);
         wakes++;
     } while ((e = take_token(&r.client, 6)) == NULL);
@@ -435,7 +426,7 @@ TEST(deadlines_are_said_in_their_order) {
 
 static bool in_flight(rig *r) {
     side_turn(&r->client);
-    return readable(r->server.engine, 0);
+    return wakes_within(r->server.engine, 0);
 }
 
 TEST(a_spin_takes_what_comes) {
@@ -453,7 +444,7 @@ TEST(a_spin_takes_what_comes) {
     CHECK_TEXT(r.server.memory.event_arena, r.server.memory.events[0].path_len, "/spun");
     CHECK_EQ(r.server.counters.spins, 1);
     CHECK_EQ(r.server.counters.spin_hits, 1);
-    CHECK(readable(r.client.engine, 0)); /* and the acknowledgement has left */
+    CHECK(wakes_within(r.client.engine, 0)); /* and the acknowledgement has left */
     rig_close(&r);
 }
 
@@ -521,121 +512,4 @@ TEST(a_bucket) {
         CHECK(qg__bucket_take(&b, now, 3, 10));
     }
     CHECK(!qg__bucket_take(&b, now, 3, 10));
-}
-
-/* ---------------------------------------------------------------- fork */
-
-/* In the child no check may jump back into the tests: it says by its exit code where it was. */
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);          \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
-
-static bool is_open(int fd) {
-    return fcntl(fd, F_GETFD) >= 0;
-}
-
-static void expect_forked(rig *r, qg_engine *e) {
-    uint8_t bytes[16] = {0xd1};
-    uint32_t flags;
-    uint64_t code, id, conn = r->conn;
-    int ends[2], endpoint = r->client.endpoint;
-    qg_conn_info info;
-    qg_conn_stats stats;
-    qg_endpoint_info endpoint_info;
-    qg_addr any;
-    qg_listen_options listen = {.abi = QG_ABI, .max_connections = 1, .token = 1};
-    qg_addr_parse(&any, "127.0.0.1", 0);
-    EXPECT(qg_engine_drain(e) == QG_FORKED);
-    EXPECT(qg_engine_flush(e) == QG_FORKED);
-    EXPECT(qg_engine_submit(e) == QG_FORKED);
-    EXPECT(qg_engine_fd(e) == -1);
-    EXPECT(qg_endpoint_udp(e, &any, 0, -1) == QG_FORKED);
-    EXPECT(qg_endpoint_pair(e, &any, e, &any, ends) == QG_FORKED);
-    EXPECT(qg_endpoint_close(e, endpoint) == QG_FORKED);
-    EXPECT(qg_endpoint_info_of(e, endpoint, &endpoint_info) == QG_FORKED);
-    EXPECT(qg_engine_inject(e, endpoint, bytes, 1, &any, &any) == QG_FORKED);
-    EXPECT(qg_listen(e, endpoint, &listen, r->server_config) == QG_FORKED);
-    EXPECT(qg_listen_stop(e, endpoint) == QG_FORKED);
-    EXPECT(qg_listen_close(e, endpoint, 0) == QG_FORKED);
-    EXPECT(qg_connect(e, endpoint, &any, r->client_config, "a", 1, 0, &id) == QG_FORKED);
-    EXPECT(qg_connect(e, QG_ENDPOINT_AUTO, &any, r->client_config, "a", 1, 0, &id) == QG_FORKED);
-    EXPECT(qg_conn_info_of(e, conn, &info) == QG_FORKED);
-    EXPECT(qg_conn_stats_of(e, conn, &stats) == QG_FORKED);
-    EXPECT(qg_conn_close(e, conn, 1, 0, NULL, 0) == QG_FORKED);
-    EXPECT(qg_conn_finish(e, conn, 1) == QG_FORKED);
-    EXPECT(qg_conn_peer_cert(e, conn, bytes, 1) == QG_FORKED);
-    EXPECT(qg_stream_open(e, conn, 1, 1, 0, &id) == QG_FORKED);
-    EXPECT(qg_stream_request(e, conn, bytes, 1, 0, 1, 0, &id) == QG_FORKED);
-    EXPECT(qg_stream_read(e, conn, 0, bytes, 1, 1, 0, &flags, &code) == QG_FORKED);
-    EXPECT(qg_stream_write(e, conn, 0, bytes, 1, 0, 1, 0, &code) == QG_FORKED);
-    EXPECT(qg_stream_send_trailers(e, conn, 0, bytes, 1) == QG_FORKED);
-    EXPECT(qg_stream_trailers(e, conn, 0, bytes, 1) == QG_FORKED);
-    EXPECT(qg_stream_await_response(e, conn, 0, 1, 0) == QG_FORKED);
-    EXPECT(qg_stream_unwait(e, conn, 0, 1) == QG_FORKED);
-    EXPECT(qg_stream_shutdown(e, conn, 0, QG_SIDE_READ, 0) == QG_FORKED);
-    EXPECT(qg_stream_release(e, conn, 0) == QG_FORKED);
-}
-
-static void child(rig *r, int other) {
-    qg_engine *e = r->client.engine;
-    int fds[] = {e->epoll_fd, e->timer_fd, datapath_of(&r->client)->fd};
-    request(r, 99, "GET", "/from the child", NULL, 0, QG_FIN); /* never taken */
-    qg_engine_abandon(e);
-    for (unsigned i = 0; i < 3; i++) {
-        EXPECT(!is_open(fds[i]));
-        EXPECT(dup2(other, fds[i]) == fds[i]); /* who opens something now gets these numbers */
-    }
-    EXPECT(is_open(other));
-    qg_engine_abandon(e);
-    expect_forked(r, e);
-    qg_engine_free(e);
-    for (unsigned i = 0; i < 3; i++) {
-        EXPECT(is_open(fds[i]));
-    }
-    _exit(0);
-}
-
-static void fork_with(bool udp) {
-    rig_options o;
-    rig r;
-    int status, other = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    rig_defaults(&o);
-    o.udp = udp;
-    rig_start(&r, &o);
-    exchange(&r, 1);
-    uint64_t received = r.server.counters.bytes_received;
-    fflush(stdout);
-    pid_t pid = fork();
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        child(&r, other);
-    }
-    CHECK_EQ(waitpid(pid, &status, 0), pid);
-    CHECK_EQ(status, 0);
-    side_turn(&r.server);
-    CHECK_EQ(r.server.counters.bytes_received, received); /* the child sent nothing */
-    exchange(&r, 2);
-    /* The parent's descriptors still wake it. */
-    request(&r, 3, "GET", "/", NULL, 0, QG_FIN);
-    side_turn(&r.client);
-    CHECK(readable(r.server.engine, 1000));
-    side_turn(&r.server);
-    CHECK_EQ(answer_all(&r.server), 1);
-    side_turn(&r.server);
-    CHECK(readable(r.client.engine, 1000));
-    CHECK_EQ(await_token(&r, &r.client, 3)->event.status, 200);
-    close(other);
-    rig_close(&r);
-}
-
-TEST(a_forked_child_closes_its_descriptors_and_nothing_else) {
-    fork_with(true);
-}
-
-TEST(a_forked_child_with_a_link_in_memory) {
-    fork_with(false);
 }

@@ -1,14 +1,8 @@
 #include "harness.h"
 
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-static bool readable(const qg_engine *e, int wait_ms) {
-    struct pollfd p = {.fd = qg_engine_fd(e), .events = POLLIN};
-    return poll(&p, 1, wait_ms) == 1;
-}
 
 /* A path on which thousands of packets may be under way. */
 static void wide(rig_options *o) {
@@ -231,7 +225,7 @@ TEST(a_flush_sends_only_so_much) {
     /* A share of 128 may be passed by what is left of its last run. */
     CHECK(first >= 2048 && first <= 2048 / 128 * (128 + QG_RUN_SEGMENTS_MAX));
     CHECK(r.server.engine->armed_ns <= r.server.engine->now_ns); /* at once, not with a timeout */
-    CHECK(readable(r.server.engine, 1000));
+    CHECK(wakes_within(r.server.engine, 1000));
     CHECK_EQ(qg_engine_drain(r.server.engine), 0);
     CHECK(r.server.counters.datagrams_sent - before == first); /* a drain sends nothing */
     qg_engine_flush(r.server.engine);
@@ -361,7 +355,7 @@ TEST(what_a_full_socket_refuses_is_kept) {
     qg_engine_flush(r.server.engine);
     CHECK_EQ(r.server.counters.datagrams_sent, pulled);
     side_turn(&r.client); /* it reads: there is room again */
-    CHECK(readable(r.server.engine, 5000));
+    CHECK(wakes_within(r.server.engine, 5000));
     flow f = download(&r, e, r.conn, SIZE);
     f.fin_sent = true;
     flow_all(&r, &f);
