@@ -13,6 +13,9 @@ from helpers.tickets import START, Place, current_ticket, make_ticket, run_toget
 
 from quicgreen.tickets import KEEP, TicketStore, fingerprint
 
+pytestmark = pytest.mark.timeout(300)
+"""The first use of Redis on a machine may install it."""
+
 SHARED = ["file", "shared memory", "redis"]
 
 
