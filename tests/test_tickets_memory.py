@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import threading
+
 import pytest
 from helpers.tickets import START, Clock, make_ticket
 from support import check_python
 
 from quicgreen import QuicClientException
-from quicgreen.tickets import MemoryTicketStore
+from quicgreen.tickets import MemoryTicketStore, Ticket
 
 
 def keys_of(store: MemoryTicketStore, count: int) -> list[int]:
@@ -80,3 +83,29 @@ def test_a_child_that_was_forked_while_threads_used_the_store_is_not_stuck() -> 
         finally:
             done = True
     """)
+
+
+def test_of_threads_that_pop_at_the_same_moment_one_gets_it() -> None:
+    """One is stopped between its look at a ticket and the pop, and the other one overtakes it there."""
+    store = MemoryTicketStore(clock=Clock())
+    popped: list[Ticket | None] = []
+    overtaking = [threading.Thread(target=lambda: popped.append(store.pop("key")))]
+
+    class LookedAt(Ticket):
+        __slots__ = ()
+
+        def expired(self, now: float) -> bool:
+            if overtaking:
+                other = overtaking.pop()
+                other.start()
+                other.join()
+            return super().expired(now)
+
+    older, newer = make_ticket(1), make_ticket(2)
+    store.put("key", older)
+    overtaking, later = [], overtaking
+    store.put("key", LookedAt(**{f.name: getattr(newer, f.name) for f in dataclasses.fields(newer)}))
+    overtaking = later
+    assert store.pop("key") == older
+    assert [ticket.data for ticket in popped if ticket] == [newer.data]
+    assert store.pop("key") is None

@@ -15,6 +15,9 @@ from support import check_python
 from quicgreen import QuicException, QuicSocketException
 from quicgreen.tickets import KEEP, RedisTicketStore, fingerprint
 
+pytestmark = pytest.mark.timeout(300)
+"""The first use of Redis on a machine may install it."""
+
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> RedisServer:

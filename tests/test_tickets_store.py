@@ -13,6 +13,9 @@ from helpers.tickets import START, Place, current_ticket, make_ticket, run_toget
 
 from quicgreen.tickets import KEEP, TicketStore, fingerprint
 
+pytestmark = pytest.mark.timeout(300)
+"""The first use of Redis on a machine may install it."""
+
 SHARED = ["file", "shared memory", "redis"]
 
 
@@ -217,6 +220,8 @@ for turn in range(20):
     assert list(store.items()) == []
 
 
+# Python 3.12 warns of any fork while there are threads; these children do nothing but use the store.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @shared_only
 def test_a_process_that_forks_shares_its_store_with_the_child(place: Place) -> None:
     """As a parent does that forks a worker for each request."""

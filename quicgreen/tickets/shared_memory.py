@@ -26,8 +26,8 @@ class SharedMemoryTicketStore:
 
     Args:
         path: of the file; None: `default_path()`. A folder in memory (tmpfs) is best.
-        size: bytes, 16 KiB to 8 MiB. 64 KiB hold 58 tickets of 1,000 bytes. A ticket of a public server is
-            2 to 5 kB, because it contains its certificates.
+        size: bytes, 16 KiB to 8 MiB. 64 KiB hold 58 tickets of 1,000 bytes. A ticket of a public server has
+            some kB, because it contains its certificates, and takes the room of several.
         clock: gives wall-clock seconds.
 
     Raises:
