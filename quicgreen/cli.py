@@ -10,13 +10,16 @@ import importlib
 import os
 import platform
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from . import __version__
-from .exceptions import QuicException
+from .exceptions import CAUSES, QuicException
 
 # curl's exit codes, which scripts test for.
 _EXIT_CODES = {
@@ -40,21 +43,77 @@ _EXIT_CODES = {
 _EXIT_OTHER = 95
 """curl's CURLE_HTTP3: an error in the HTTP/3 layer."""
 
+_EXIT_WRITE = 23
+_EXIT_READ = 26
+
+_ADVICE = {
+    "argument": "see quicgreen COMMAND --help",
+    "certificate": "--cacert FILE trusts a private authority, -k everybody",
+    "trust-file": "--cacert must name a PEM file",
+    "deadline": "-m gives it more time",
+    "handshake-timeout": "check that UDP reaches the server's port; --connect-timeout gives it more time",
+    "http-status": "without -f its body is shown",
+    "bind": "see --bind",
+    "certificate-file": "see --certfile and --keyfile: both are PEM files, and the key is the certificate's",
+}
+"""What to do next, where it is something else than for a program."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
+        status = command(options)
+        _flush(sys.stdout)
+        return status
     except QuicException as e:
-        print(f"quicgreen: {e}", file=sys.stderr)
+        _complain(_words(e))
         return _EXIT_CODES.get(e.cause, _EXIT_OTHER)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 23
+    except _OutputError as e:
+        if e.file in (sys.stdout, sys.stdout.buffer):
+            # What is still buffered for it must not fail once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(e.reason, BrokenPipeError) and not getattr(options, "silent", False):
+            _complain(f"cannot write: {e.reason}")
+        return _EXIT_WRITE
     except KeyboardInterrupt:
         return 130
+
+
+def _flush(file: Any) -> None:
+    try:
+        file.flush()
+    except OSError as e:
+        raise _OutputError(e, file) from None
+
+
+class _OutputError(Exception):
+    """Standard output or a file does not take what is written."""
+
+    def __init__(self, reason: OSError, file: Any = None) -> None:
+        self.reason = reason
+        self.file = file
+
+
+def _complain(text: str) -> None:
+    print(f"quicgreen: {text}", file=sys.stderr)
+
+
+def _words(e: QuicException) -> str:
+    """What happened, and what to do next with this command."""
+    text = str(e)
+    advice = _ADVICE.get(e.cause)
+    return text.replace(f"({CAUSES[e.cause].advice})", f"({advice})") if advice else text
+
+
+def _quiet_interrupts() -> None:
+    """Ctrl-C ends the command; gevent need not print a traceback of its hub for it."""
+    from gevent import get_hub
+
+    hub = get_hub()
+    if KeyboardInterrupt not in hub.NOT_ERROR:
+        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,13 +157,18 @@ def _serve(options: argparse.Namespace) -> int:
 
         monkey.patch_all()
     import gevent
+    import gevent.queue
 
     from .server import Server
 
+    _quiet_interrupts()
     if options.chdir:
-        os.chdir(options.chdir)
+        try:
+            os.chdir(options.chdir)
+        except OSError as e:
+            sys.exit(f"quicgreen: --chdir: {e}")
     handler = _load(options.handler)
-    tls = _development_certificate(options) if options.certfile is None else None
+    tls = _development_certificate(options.bind) if options.certfile is None else None
     server = Server(
         options.bind,
         handler,
@@ -116,15 +180,23 @@ def _serve(options: argparse.Namespace) -> int:
         retry=options.retry,
     )
     server.start()
+    if tls is not None:
+        print(
+            "no --certfile: made a self-signed certificate for this machine; clients must not verify it "
+            "(quicgreen fetch -k)"
+        )
     host, port = server.address or ("", 0)
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     print(f"quicgreen {__version__} serves {options.handler} on https://{where}/ (UDP)", flush=True)
-    stopping = gevent.event.Event()
+    signals = gevent.queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, stopping.set)
-    stopping.wait()
-    print("stopping", flush=True)
-    server.stop(timeout=options.graceful_timeout)
+        gevent.signal_handler(number, signals.put, number)
+    signals.get()
+    print("stopping; once more stops at once", flush=True)
+    draining = gevent.spawn(server.stop, timeout=options.graceful_timeout)
+    impatient = gevent.spawn(signals.get)
+    gevent.wait([draining, impatient], count=1)
+    server.close()
     return 0
 
 
@@ -146,21 +218,21 @@ def _load(name: str) -> Any:
     return handler
 
 
-def _development_certificate(options: argparse.Namespace) -> Any:
+def _development_certificate(bind: str) -> Any:
     """Without a certificate: one for this machine only."""
+    from gevent.baseserver import parse_address as split_address
+
     from ._engine import parse_address, self_signed
     from .configuration import ServerTls
 
-    host = options.bind.rpartition(":")[0].strip("[]")
+    try:
+        host = split_address(bind)[1][0]
+    except ValueError:
+        sys.exit(f"quicgreen: --bind {bind!r} is not of the form HOST:PORT")
     if host not in ("localhost", "::1") and not host.startswith("127."):
         sys.exit("quicgreen: --certfile and --keyfile are needed to serve other machines")
     names = dict.fromkeys(["localhost", "127.0.0.1", "::1", *([host] if parse_address(host, 0) else [])])
     cert, key = self_signed(",".join(names))
-    print(
-        "no --certfile: made a self-signed certificate for this machine; clients must not verify it "
-        "(quicgreen fetch -k)",
-        flush=True,
-    )
     return ServerTls(cert_pem=cert, key_pem=key)
 
 
@@ -182,7 +254,13 @@ def _add_fetch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--fail", action="store_true", help="fail for a status of 400 and more")
     parser.add_argument("-X", "--request", metavar="METHOD")
     parser.add_argument("-H", "--header", metavar="NAME: VALUE", action="append", default=[])
-    parser.add_argument("-d", "--data", metavar="DATA", help="send DATA (or @FILE, @- for stdin) as POST")
+    parser.add_argument(
+        "-d",
+        "--data",
+        metavar="DATA",
+        action="append",
+        help="POST a form: DATA, or @FILE (@- for stdin) without its line ends; several are joined by &",
+    )
     parser.add_argument("-T", "--upload-file", metavar="FILE", help="send FILE (- for stdin) as PUT")
     parser.add_argument("-m", "--max-time", type=float, metavar="SECONDS", help="for everything together")
     parser.add_argument("--connect-timeout", type=float, default=10.0, metavar="SECONDS")
@@ -191,6 +269,7 @@ def _add_fetch(parser: argparse.ArgumentParser) -> None:
 def _fetch(options: argparse.Namespace) -> int:
     from gevent import Timeout as GeventTimeout
 
+    _quiet_interrupts()
     limit = GeventTimeout(options.max_time)
     limit.start()
     try:
@@ -199,11 +278,11 @@ def _fetch(options: argparse.Namespace) -> int:
         if e is not limit:
             raise
         if not options.silent:
-            print(f"quicgreen: not done after {options.max_time} s", file=sys.stderr)
+            _complain(f"not done after {options.max_time} s (-m gives it more time)")
         return _EXIT_CODES["deadline"]
     except QuicException as e:
         if not options.silent:
-            print(f"quicgreen: {e}", file=sys.stderr)
+            _complain(_words(e))
         return _EXIT_CODES.get(e.cause, _EXIT_OTHER)
     finally:
         limit.close()
@@ -219,16 +298,23 @@ def _fetch_within(options: argparse.Namespace) -> int:
         verify = options.cacert
     cert = (options.cert, options.key) if options.key else options.cert
     timeout = Timeout(connect=options.connect_timeout, read=options.max_time)
-    with Session(verify=verify, cert=cert, timeout=timeout) as session:
-        body, method = _body(options)
-        headers = [_header(text) for text in options.header]
+    headers = [_header(text) for text in options.header]
+    with ExitStack() as opened, Session(verify=verify, cert=cert, timeout=timeout) as session:
+        try:
+            body, method, more = _body(options, opened)
+        except OSError as e:
+            if not options.silent:
+                _complain(f"cannot read: {e}")
+            return _EXIT_READ
+        given = {name.lower() for name, _ in headers}
+        headers += [(name, value) for name, value in more if name not in given]
         started = time.monotonic()
-        with session.stream(method, options.url, headers=headers, data=body) as response:
+        with session.stream(method, _target(options), headers=headers, data=body) as response:
             _tell_exchange(say, response, headers)
+            if options.fail:
+                response.raise_for_status()
             written = _write(options, response)
         say(f"* {written} bytes in {time.monotonic() - started:.3f} s")
-        if options.fail:
-            response.raise_for_status()
     return 0
 
 
@@ -236,22 +322,40 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _body(options: argparse.Namespace) -> tuple[Any, str]:
-    """(body, method)."""
-    source = options.upload_file
-    body: Any = None
-    method = "HEAD" if options.head else "GET"
+def _body(options: argparse.Namespace, opened: ExitStack) -> tuple[Any, str, list[tuple[str, str]]]:
+    """(body, method, fields that it brings)."""
     if options.data is not None:
-        method = "POST"
-        if options.data.startswith("@"):
-            source = options.data[1:]
-        else:
-            body = options.data.encode()
-    elif source is not None:
-        method = "PUT"
-    if source is not None:
-        body = sys.stdin.buffer if source == "-" else open(source, "rb")  # noqa: SIM115 - the request closes it
-    return body, options.request or method
+        form = b"&".join(_form_data(text) for text in options.data)
+        return form, options.request or "POST", [("content-type", "application/x-www-form-urlencoded")]
+    name = options.upload_file
+    if name is None:
+        return None, options.request or ("HEAD" if options.head else "GET"), []
+    method = options.request or "PUT"
+    if name == "-":
+        return sys.stdin.buffer, method, []
+    file = opened.enter_context(open(name, "rb"))  # noqa: SIM115
+    about = os.fstat(file.fileno())
+    length = [("content-length", str(about.st_size))] if stat.S_ISREG(about.st_mode) else []
+    return file, method, length
+
+
+def _form_data(text: str) -> bytes:
+    if not text.startswith("@"):
+        return os.fsencode(text)
+    if text == "@-":
+        data = sys.stdin.buffer.read()
+    else:
+        with open(text[1:], "rb") as file:
+            data = file.read()
+    return data.translate(None, b"\r\n\0")
+
+
+def _target(options: argparse.Namespace) -> str:
+    """The URL; a file is uploaded by its name where the URL names a folder."""
+    url: str = options.url
+    if options.upload_file not in (None, "-") and url.endswith("/"):
+        url += quote(os.path.basename(options.upload_file))
+    return url
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -276,33 +380,39 @@ def _tell_exchange(say: Callable[[str], None], response: Any, headers: list[tupl
 
 def _write(options: argparse.Namespace, response: Any) -> int:
     """The body to where it is wanted; returns its length."""
-    file: BinaryIO
-    if options.output and options.output != "-":
-        with open(options.output, "wb") as file:
-            return _copy(options, response, file)
-    file = sys.stdout.buffer
-    written = _copy(options, response, file)
-    file.flush()
-    return written
+    if not options.output or options.output == "-":
+        return _copy(options, response, sys.stdout.buffer)
+    try:
+        file = open(options.output, "wb")  # noqa: SIM115 - closed below; errors here are not those of the network
+    except OSError as e:
+        raise _OutputError(e) from None
+    with file:
+        return _copy(options, response, file)
 
 
 def _copy(options: argparse.Namespace, response: Any, file: BinaryIO) -> int:
     if options.include or options.head:
         lines = [f"HTTP/3 {response.status_code}"]
         lines += [f"{name}: {value}" for name, value in response.headers.multi_items()]
-        file.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        _put(file, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
     meter = _Meter(response.content_length) if _wants_meter(options) else None
     written = 0
     for piece in response.iter_bytes():
-        file.write(piece)
-        if file is sys.stdout.buffer:
-            file.flush()  # events and tokens are to be seen as they come
+        _put(file, piece)
         written += len(piece)
         if meter is not None:
             meter.show(written)
     if meter is not None:
         meter.end(written)
     return written
+
+
+def _put(file: BinaryIO, data: bytes) -> None:
+    try:
+        file.write(data)
+    except OSError as e:
+        raise _OutputError(e, file) from None
+    _flush(file)  # events and tokens are to be seen as they come
 
 
 def _wants_meter(options: argparse.Namespace) -> bool:
@@ -344,13 +454,13 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 def _info(options: argparse.Namespace) -> int:
     values = information()
     if options.key is None:
-        for name, value in values.items():
-            print(f"{name} => {value}")
+        lines = [f"{name} => {value}\n" for name, value in values.items()]
+        _put(sys.stdout.buffer, "".join(lines).encode())
         return 0
     if options.key not in values:
-        print(f"quicgreen: no such key: {options.key}", file=sys.stderr)
+        _complain(f"no such key: {options.key}")
         return 1
-    print(values[options.key])
+    _put(sys.stdout.buffer, f"{values[options.key]}\n".encode())
     return 0
 
 

@@ -239,6 +239,14 @@ def outcome(g: gevent.Greenlet) -> str:
     return str(g.value.text)
 
 
+def exchange(
+    handle: Callable[[quicgreen.Request], Any], method: str = "GET", path: str = "/", **options: Any
+) -> quicgreen.Response:
+    """What a handler answers."""
+    with serving(handle) as server, connect(server) as connection:
+        return connection.request(method, path, timeout=PATIENCE_S, **options)
+
+
 # ---------------------------------------------------------------- other processes
 
 

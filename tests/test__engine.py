@@ -100,9 +100,9 @@ def pair() -> Iterator[Pair]:
 
 def head(path: str = "/", method: str = "GET") -> bytes:
     return (
-        field_lines.line(":method", method)
-        + field_lines.line(":scheme", "https")
-        + field_lines.line(":authority", "localhost")
+        field_lines.pseudo_line(":method", method)
+        + field_lines.pseudo_line(":scheme", "https")
+        + field_lines.pseudo_line(":authority", "localhost")
         + field_lines.path_line(path)
     )
 
