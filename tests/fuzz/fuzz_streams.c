@@ -25,7 +25,8 @@ typedef struct match {
     } messages[STREAMS_MAX]; /* that our application knows */
     unsigned message_count;
     struct {
-        bool armed; /* for the event with FIRST_TOKEN + index */
+        bool armed;    /* for the event with FIRST_TOKEN + index */
+        bool released; /* with its stream: the event may have stood in the ring already */
         uint64_t stream;
     } waiting[WAITS_MAX];
     unsigned waits;
@@ -66,10 +67,12 @@ static void drop_wait(match *m, uint64_t token) {
     }
 }
 
-/* No event comes after a release. */
 static void drop_waits_of(match *m, uint64_t stream) {
     for (unsigned i = 0; i < m->waits; i++) {
-        m->waiting[i].armed &= m->waiting[i].stream != stream;
+        if (m->waiting[i].armed && m->waiting[i].stream == stream) {
+            m->waiting[i].armed = false;
+            m->waiting[i].released = true;
+        }
     }
 }
 
@@ -84,8 +87,9 @@ static void hear(match *m, const seen *s) {
     const qg_event *e = &s->event;
     size_t index = (size_t)(e->token - FIRST_TOKEN);
     if (index < WAITS_MAX) {
-        CHECK(m->waiting[index].armed); /* one event for a wait, and not after it was withdrawn */
-        m->waiting[index].armed = false;
+        /* One event for a wait, and not after it was withdrawn. */
+        CHECK(m->waiting[index].armed || m->waiting[index].released);
+        m->waiting[index].armed = m->waiting[index].released = false;
     }
     if (e->type == QG_EVENT_REQUEST || e->type == QG_EVENT_RESPONSE) {
         for (uint32_t i = 0; i < e->path_len; i++) {
