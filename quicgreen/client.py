@@ -217,8 +217,6 @@ def connect(
     runtime = hub.current()
     runtime.engine.set_spin(busy_poll_us())
     host = ascii_host(host.strip("[]"))
-    if not host:
-        raise error("argument", "the host is empty")
     deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
     name = host if server_name is None else ascii_host(server_name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import errno
 import ipaddress
+import re
 import time
 import weakref
 from collections import deque
@@ -25,6 +26,9 @@ from .exceptions import QuicException, error
 
 _ORIGINS_MAX = 1024
 
+_HOST = re.compile(r"[\w.:%-]+", re.ASCII)
+"""Names, with the underscores that DNS knows, and addresses. Nothing that would end a C string."""
+
 
 # ---------------------------------------------------------------- names
 
@@ -32,6 +36,8 @@ _ORIGINS_MAX = 1024
 def ascii_host(host: str) -> str:
     """A host name as DNS and TLS want it (RFC 5891)."""
     if host.isascii():
+        if not _HOST.fullmatch(host):
+            raise error("argument", f"{host!r} is not a host name")
         return host.lower().rstrip(".")
     import idna
 

@@ -549,7 +549,7 @@ def test_a_name_that_does_not_exist_is_told_to_all_who_wait(monkeypatch: pytest.
         answer.set()
         failed = []
         for job in jobs:
-            with pytest.raises(QuicSocketException, match="a.test") as caught:
+            with pytest.raises(QuicSocketException, match=r"a\.test") as caught:
                 job.get(timeout=PATIENCE_S)
             failed.append(caught.value)
         assert {(e.cause, e.request_sent) for e in failed} == {("name", False)}
