@@ -48,14 +48,16 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
     cause = _CAUSES.get(result, "engine")
     by_peer = cause in ("reset", "stopped", "refused")
     detail = ""
-    if by_peer or (cause == "malformed" and code):
+    if cause == "refused" and code == 0:
+        detail = "it takes no more on this connection (GOAWAY)"
+    elif by_peer or (cause == "malformed" and code):
         detail = f"code {code}" if raw else code_name(code, True)
     elif result == -_engine.INVALID:
         detail = "another greenlet does the same on this stream"
     return error(
         cause,
         detail,
-        wire_code=code if by_peer else None,
+        wire_code=code if by_peer and (code or raw) else None,
         remote=by_peer,
         request_sent=sent and cause != "refused",
     )
