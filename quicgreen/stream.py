@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import _engine, fields
 from ._engine import AGAIN, DEADLINE, FIN, GONE, MORE, STATUS, STREAM_ERROR, TYPE
 from .configuration import microseconds
-from .exceptions import QuicException, code_name, error
+from .exceptions import QuicException, check_code, code_name, error
 from .headers import Headers
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
     cause = _CAUSES.get(result, "engine")
     by_peer = cause in ("reset", "stopped", "refused")
     detail = ""
-    if cause == "refused" and code == 0:
+    goaway = cause == "refused" and code == 0  # no code crossed the network
+    if goaway:
         detail = "it takes no more on this connection (GOAWAY)"
     elif by_peer or (cause == "malformed" and code):
         detail = f"code {code}" if raw else code_name(code, True)
@@ -57,7 +58,7 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
     return error(
         cause,
         detail,
-        wire_code=code if by_peer and (code or raw) else None,
+        wire_code=code if by_peer and not goaway else None,
         remote=by_peer,
         request_sent=sent and cause != "refused",
     )
@@ -211,13 +212,13 @@ class Stream:
 
     def reset(self, code: int = H3_REQUEST_CANCELLED) -> None:
         """Give up sending: RESET_STREAM with this application code."""
-        self._write_ended = True
         self._shutdown(_engine.SIDE_WRITE, code)
+        self._write_ended = True
 
     def stop(self, code: int = H3_NO_ERROR) -> None:
         """Give up reading: STOP_SENDING with this application code."""
-        self._read_ended = True
         self._shutdown(_engine.SIDE_READ, code)
+        self._read_ended = True
 
     def release(self) -> None:
         """The last word: what is unread is refused, what is unsaid is cancelled. Idempotent."""
@@ -228,6 +229,7 @@ class Stream:
                 self._engine.release(self._conn, self.id)
 
     def _shutdown(self, side: int, code: int) -> None:
+        check_code(code)
         if not self._engine.closed:
             self._runtime.check("this stream")
             self._engine.shutdown(self._conn, self.id, side, code)
