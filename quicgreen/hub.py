@@ -86,8 +86,6 @@ class Runtime:
             # At the lowest priority it runs after gevent's own prepare watcher, which runs callbacks.
             self._prepare = loop.prepare(ref=False, priority=loop.MINPRI)
             self._prepare.start(self._on_first_prepare)
-        # Callbacks that are added after gevent's prepare watcher ran would wait for the network too.
-        self._no_sleep = loop.timer(0, ref=False)
         _runtimes.add(self)
 
     # ---------------------------------------------------------------- turns
@@ -121,8 +119,6 @@ class Runtime:
 
     def _on_prepare(self) -> None:
         engine = self.engine
-        if self.dropped:
-            self._no_sleep.start(_nothing)
         while self.dropped:
             conn, stream, done, owner = self.dropped.popleft()
             engine.release(conn, stream)
@@ -135,7 +131,6 @@ class Runtime:
             if count <= self._seen:
                 return
             start, self._seen = self._seen, count
-            self._no_sleep.start(_nothing)
             self._dispatch(engine.records(start, count))
         self.hub.loop.run_callback(self._on_prepare)
 
@@ -217,7 +212,7 @@ class Runtime:
         self.engine.close()
 
     def _stop_watchers(self) -> None:
-        for watcher in (self._io, self._prepare, self._no_sleep):
+        for watcher in (self._io, self._prepare):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
@@ -227,14 +222,9 @@ class Runtime:
         self.forked = True
         if not self.engine.closed:
             self._io.stop()
-            self._no_sleep.stop()
             if self._prepare is not None:
                 self._prepare.stop()
             self.engine.abandon()
-
-
-def _nothing() -> None:
-    pass
 
 
 def current() -> Runtime:
