@@ -207,16 +207,14 @@ static int feed(qg_stream *s, const uint8_t *p, size_t n, yield *y) {
     return QG_OK;
 }
 
-/* The stream ended: is the message whole? QG_STATE: a request that never began. */
+/* The stream ended: is the message whole? */
 static int end_message(qg_stream *s) {
     if (s->frame.left > 0 || s->frame.header_len > 0) {
         qg__conn_close(s->conn, true, H3_FRAME_ERROR, "the stream ends inside a frame");
         return QG_CLOSED;
     }
-    if (s->recv_state == QG_RECV_HEAD) {
-        return s->conn->is_server ? QG_STATE : QG_PROTOCOL;
-    }
-    if (s->content_length != QG_UNKNOWN_LENGTH && s->body_seen != s->content_length) {
+    if (s->recv_state == QG_RECV_HEAD ||
+        (s->content_length != QG_UNKNOWN_LENGTH && s->body_seen != s->content_length)) {
         return QG_PROTOCOL;
     }
     s->recv_state = QG_RECV_DONE;
@@ -227,7 +225,7 @@ static int end_message(qg_stream *s) {
 
 /* "431 Request Header Fields Too Large", and the rest of the request is not wanted. */
 static void refuse_head(qg_stream *s) {
-    uint8_t status[32]; /* qpack.c wants 12 bytes more than the texts have */
+    uint8_t status[16];
     int len = qg__qpack_encode((const uint8_t *)":status", 7, (const uint8_t *)"431", 3, status,
                                sizeof status);
     qg__h3_send_head(s, status, (size_t)len, NULL, 0, QG_FIN | QG_DATE);
@@ -251,10 +249,7 @@ static void message_failed(qg_stream *s, int rc) {
     }
     conn->engine->counters->messages_malformed++;
     s->released |= !s->told;
-    uint64_t code = rc == QG_TOO_LARGE ? H3_EXCESSIVE_LOAD
-                    : rc == QG_STATE   ? H3_REQUEST_INCOMPLETE /* RFC 9114, section 4.1 */
-                                       : H3_MESSAGE_ERROR;
-    qg__stream_fail(s, code, rc);
+    qg__stream_fail(s, rc == QG_TOO_LARGE ? H3_EXCESSIVE_LOAD : H3_MESSAGE_ERROR, rc);
     qg__stream_settle(s);
 }
 
