@@ -264,8 +264,6 @@ def connect(
     tls = ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
     settings = _Settings(runtime, tls, config, name, tickets, mode, early_data)
     host = ascii_host(host.strip("[]"))
-    if not host:
-        raise error("argument", "the host is empty")
     deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
     prepare = settings.sessions.resume(host, port, seconds_left(deadline), ticket)

@@ -25,7 +25,7 @@ from ._engine import (
     VALUE,
 )
 from .configuration import microseconds
-from .exceptions import QuicException, code_name, error
+from .exceptions import QuicException, check_code, code_name, error
 from .stats import ConnectionStats
 from .stream import H3_NO_ERROR, Stream, stream_error
 
@@ -142,11 +142,14 @@ class BaseConnection:
     def _accept(self, timeout: float | None) -> Any:
         """What the peer opened next; None when the connection ended or `timeout` passed."""
         self._runtime.check("this connection")
-        if not self._opened and self._why is None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._opened and self._why is None:
             self._opened_event.clear()
             self._runtime.reference()
             try:
-                self._opened_event.wait(timeout)
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not self._opened_event.wait(left):
+                    break
             finally:
                 self._runtime.unreference()
         return self._opened.popleft() if self._opened else None
@@ -232,6 +235,7 @@ class BaseConnection:
             return
         self._runtime.check("this connection")
         if code is not None:
+            check_code(code)
             self._engine.conn_close(self.id, True, code, reason.encode())
         else:
             self._engine.conn_finish(self.id, microseconds(1.0 if timeout is None else timeout))

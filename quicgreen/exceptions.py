@@ -441,6 +441,15 @@ TRANSPORT_ERRORS = {
 """RFC 9000, section 20.1."""
 
 
+_CODE_MAX = (1 << 62) - 1
+
+
+def check_code(code: int) -> None:
+    """An error code that an application gives must be one that can be sent (RFC 9000, section 16)."""
+    if not isinstance(code, int) or not 0 <= code <= _CODE_MAX:
+        raise error("argument", f"{code!r} is not an error code: 0 to 2^62 - 1")
+
+
 def code_name(code: int, application: bool) -> str:
     """The RFC's name for a wire code, or its number."""
     return (H3_ERRORS if application else TRANSPORT_ERRORS).get(code, f"0x{code:x}")

@@ -199,9 +199,10 @@ def _failure(connection: ClientConnection, record: Any, limit: Timeout) -> QuicE
     """What the event says, which is not a response."""
     engine = connection._engine
     if record[TYPE] == DEADLINE:
-        if record[CONN]:
+        sent = bool(record[CONN])  # else it still waited for the handshake, or for a stream
+        if sent:
             engine.reset(record[CONN], record[STREAM], H3_REQUEST_CANCELLED)
-        return error("deadline", f"no response in {limit.read} s")
+        return error("deadline", f"no response in {limit.read} s", request_sent=sent)
     unsent = bool(record[FLAGS] & MORE)
     if record[STATUS] in (-_engine.CLOSED, -_engine.GONE):
         why = connection.closing_error()

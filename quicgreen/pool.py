@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import errno
 import ipaddress
+import re
 import time
 import weakref
 from collections import deque
@@ -27,6 +28,9 @@ from .session_keeper import SessionKeeper
 
 _ORIGINS_MAX = 1024
 
+_HOST = re.compile(r"[\w.:%-]+", re.ASCII)
+"""Names, with the underscores that DNS knows, and addresses. Nothing that would end a C string."""
+
 
 # ---------------------------------------------------------------- names
 
@@ -34,6 +38,8 @@ _ORIGINS_MAX = 1024
 def ascii_host(host: str) -> str:
     """A host name as DNS and TLS want it (RFC 5891)."""
     if host.isascii():
+        if not _HOST.fullmatch(host):
+            raise error("argument", f"{host!r} is not a host name")
         return host.lower().rstrip(".")
     import idna
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import _engine, fields
 from ._engine import AGAIN, DEADLINE, FIN, GONE, MORE, STATUS, STREAM_ERROR, TYPE
 from .configuration import microseconds
-from .exceptions import QuicException, code_name, error
+from .exceptions import QuicException, check_code, code_name, error
 from .headers import Headers
 
 if TYPE_CHECKING:
@@ -48,14 +48,17 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
     cause = _CAUSES.get(result, "engine")
     by_peer = cause in ("reset", "stopped", "refused")
     detail = ""
-    if by_peer or (cause == "malformed" and code):
+    goaway = cause == "refused" and code == 0  # no code crossed the network
+    if goaway:
+        detail = "it takes no more on this connection (GOAWAY)"
+    elif by_peer or (cause == "malformed" and code):
         detail = f"code {code}" if raw else code_name(code, True)
     elif result == -_engine.INVALID:
         detail = "another greenlet does the same on this stream"
     return error(
         cause,
         detail,
-        wire_code=code if by_peer else None,
+        wire_code=code if by_peer and not goaway else None,
         remote=by_peer,
         request_sent=sent and cause != "refused",
     )
@@ -231,6 +234,7 @@ class Stream:
             self._released = self._read_ended = self._write_ended = True
 
     def _shutdown(self, side: int, code: int) -> None:
+        check_code(code)
         if not self._engine.closed:
             self._runtime.check("this stream")
             self._engine.shutdown(self._conn, self.id, side, code)

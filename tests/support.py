@@ -161,6 +161,7 @@ def nothing_left_behind() -> Iterator[None]:
     wait_until(lambda: counters()["connections"] == 0, 1)
     gc.collect()
     before = census()
+
     yield
     if not wait_until(lambda: not _more(before), 1.0):
         gc.collect()

@@ -4,9 +4,14 @@ what comes back test_h3.py's."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import socket
+import ssl
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -17,8 +22,11 @@ from support import (
     PATIENCE_S,
     connect,
     counters,
+    echo,
     hello,
     new_session,
+    nothing_left_behind,
+    server_tls,
     serving,
     url_of,
     wait_until,
@@ -27,10 +35,14 @@ from support import (
 import quicgreen
 from quicgreen import (
     QuicClientException,
+    QuicException,
+    QuicSocketException,
     QuicStreamException,
+    QuicTimeoutException,
     QuicTlsHandshakeException,
+    Timeout,
 )
-from quicgreen.testing import Authority, Certificate
+from quicgreen.testing import Authority, Certificate, Link, self_signed
 
 METHODS = ["get", "head", "options", "post", "put", "patch", "delete"]
 
@@ -209,7 +221,9 @@ BAD_URLS = [
     "https://127.0.0.1:65536/",
     "https://127.0.0.1:-1/",
     "https://user:secret@127.0.0.1/",
-    "https://xn--/é".replace("xn--", "ü" * 70),
+    "https://" + "ü" * 70 + "/",
+    "https://a b/",
+    "https://a\0b/",
     None,
     b"https://127.0.0.1/",
     5,
@@ -600,3 +614,392 @@ def test_a_body_is_read_as_it_is_sent(session: quicgreen.Session) -> None:
         assert len(source.data) > 4 << 20
         go_on.set()
         assert job.get(timeout=20).text == str(8 << 20)
+
+
+# ---------------------------------------------------------------- trust
+
+
+@contextlib.contextmanager
+def certified(c: Certificate, **options: Any) -> Iterator[quicgreen.Server]:
+    with serving(hello, certfile=c.certfile, keyfile=c.keyfile, **options) as server:
+        yield server
+
+
+def hashed_folder(folder: Path, pem: str) -> str:
+    """A folder in OpenSSL's form: each file has its subject's hash for a name."""
+    from OpenSSL import crypto
+
+    text = Path(pem).read_bytes()
+    name = crypto.load_certificate(crypto.FILETYPE_PEM, text).subject_name_hash()
+    folder.mkdir()
+    (folder / f"{name:08x}.0").write_bytes(text)
+    return str(folder)
+
+
+def get_all_ways(server: quicgreen.Server, host: str = "127.0.0.1", **options: Any) -> None:
+    """By a session and by a connection of its own."""
+    port = server.address[1]
+    with quicgreen.Session(timeout=PATIENCE_S, **options) as session:
+        assert session.get(f"https://{host}:{port}/").text == "hello"
+    with quicgreen.connect(host, port, timeout=PATIENCE_S, **options) as connection:
+        assert connection.get("/").text == "hello"
+
+
+def refused_all_ways(
+    server: quicgreen.Server, host: str = "127.0.0.1", **options: Any
+) -> list[QuicException]:
+    port = server.address[1]
+    failed = []
+    with quicgreen.Session(timeout=PATIENCE_S, **options) as session:
+        with pytest.raises(QuicTlsHandshakeException) as caught:
+            session.get(f"https://{host}:{port}/")
+        failed.append(caught.value)
+    with pytest.raises(QuicTlsHandshakeException) as caught:
+        quicgreen.connect(host, port, timeout=PATIENCE_S, **options)
+    failed.append(caught.value)
+    assert not any(e.request_sent or e.remote for e in failed)
+    return failed
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+def test_a_private_authority_is_trusted_when_told(certificates: Authority, tmp_path: Path, host: str) -> None:
+    c = certificates.issue("localhost", "127.0.0.1", "::ffff:127.0.0.1")
+    with nothing_left_behind(), certified(c) as server:
+        get_all_ways(server, host, verify=c.ca_certs)
+        get_all_ways(server, host, verify=Path(c.ca_certs))
+        get_all_ways(server, host, verify=hashed_folder(tmp_path / "hashed", c.ca_certs))
+        get_all_ways(server, host, verify=False)
+
+
+def test_who_is_not_trusted_is_refused(certificate: Certificate, tmp_path: Path) -> None:
+    stranger = self_signed(tmp_path, "127.0.0.1")
+    with nothing_left_behind(), certified(certificate) as server:
+        for verify in (True, stranger.certfile):
+            for e in refused_all_ways(server, verify=verify):
+                assert e.cause == "certificate"
+                assert str(e).startswith("TLS handshake failed: invalid certificate")
+                assert "verify=" in str(e)
+    with nothing_left_behind(), certified(stranger) as server:
+        get_all_ways(server, verify=stranger.certfile)
+        refused_all_ways(server, verify=certificate.ca_certs)
+
+
+def test_an_empty_folder_trusts_nobody(certificate: Certificate, tmp_path: Path) -> None:
+    with certified(certificate) as server:
+        refused_all_ways(server, verify=str(tmp_path))
+
+
+@pytest.mark.parametrize("names", [("other.test",), ("127.0.0.2",), ("localhost",), ("*.0.0.1",)])
+def test_a_certificate_for_somebody_else_is_refused(certificates: Authority, names: tuple[str, ...]) -> None:
+    c = certificates.issue(*names)
+    with nothing_left_behind(), certified(c) as server:
+        for e in refused_all_ways(server, verify=c.ca_certs):
+            assert e.cause == "certificate"
+        get_all_ways(server, verify=False)
+
+
+def test_server_name_is_what_the_certificate_must_be_for(certificates: Authority) -> None:
+    c = certificates.issue("service.test", "xn--bcher-kva.test")
+    asked: list[str] = []
+
+    def handle(session: Any) -> None:
+        asked.append(session.info()["server_name"])
+        while (request := session.accept_request()) is not None:
+            hello(request)
+
+    with serving(handle, sessions=True, certfile=c.certfile, keyfile=c.keyfile) as server:
+        get_all_ways(server, verify=c.ca_certs, server_name="service.test")
+        get_all_ways(server, verify=c.ca_certs, server_name="Bücher.test")
+        refused_all_ways(server, verify=c.ca_certs, server_name="other.test")
+        refused_all_ways(server, verify=c.ca_certs)
+    assert asked[:4] == ["service.test"] * 2 + ["xn--bcher-kva.test"] * 2
+
+
+def test_wildcards_are_for_one_label(certificates: Authority) -> None:
+    c = certificates.issue("*.wild.test")
+    with certified(c) as server:
+        get_all_ways(server, verify=c.ca_certs, server_name="a.wild.test")
+        refused_all_ways(server, verify=c.ca_certs, server_name="a.b.wild.test")
+        refused_all_ways(server, verify=c.ca_certs, server_name="wild.test")
+
+
+def test_a_certificate_that_has_expired_is_refused(certificates: Authority) -> None:
+    c = certificates.issue("127.0.0.1", expired=True)
+    with nothing_left_behind(), certified(c) as server:
+        for e in refused_all_ways(server, verify=c.ca_certs):
+            assert e.cause == "certificate"
+            assert "expired" in str(e)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 300, "a\0b"], ids=repr)
+def test_what_is_no_server_name_is_refused(server: quicgreen.Server, name: str) -> None:
+    before = counters()["connections_opened"]
+    with pytest.raises(QuicClientException) as caught:
+        quicgreen.connect(*server.address, verify=False, server_name=name)
+    assert caught.value.cause == "argument"
+    with pytest.raises(QuicClientException), new_session(server_name=name) as session:
+        session.get(url_of(server))
+    assert counters()["connections_opened"] == before
+
+
+def test_files_that_cannot_be_trusted_are_told(tmp_path: Path, url: str) -> None:
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("not a certificate")
+    for verify, cause in (
+        (str(tmp_path / "none.pem"), "trust-file"),
+        (str(garbage), "trust-file"),
+        (None, "argument"),
+        (5, "argument"),
+    ):
+        with quicgreen.Session(verify=verify) as session, pytest.raises(QuicClientException) as caught:
+            session.get(url)
+        assert caught.value.cause == cause
+        with pytest.raises(QuicClientException) as caught:
+            quicgreen.connect("127.0.0.1", 1, verify=verify)
+        assert caught.value.cause == cause
+        assert str(verify) in str(caught.value)
+
+
+def test_the_environment_names_the_trust_store(
+    monkeypatch: pytest.MonkeyPatch, certificate: Certificate, tmp_path: Path
+) -> None:
+    with certified(certificate) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", certificate.ca_certs)
+        get_all_ways(server)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+        with pytest.raises(QuicClientException) as caught:
+            quicgreen.connect(*server.address)
+        assert caught.value.cause == "trust-file"
+        monkeypatch.delenv("SSL_CERT_FILE")
+        monkeypatch.setenv("SSL_CERT_DIR", hashed_folder(tmp_path / "hashed", certificate.ca_certs))
+        get_all_ways(server)
+        monkeypatch.delenv("SSL_CERT_DIR")
+        refused_all_ways(server)
+
+
+# ---------------------------------------------------------------- client certificates
+
+
+def test_a_client_shows_its_certificate(
+    certificates: Authority, certificate: Certificate, tmp_path: Path
+) -> None:
+    mine = certificates.issue("client.test")
+    both = tmp_path / "both.pem"
+    both.write_text(Path(mine.certfile).read_text() + Path(mine.keyfile).read_text())
+    shown: list[bytes] = []
+
+    def handle(session: Any) -> None:
+        shown.append(session.peer_cert())
+        while (request := session.accept_request()) is not None:
+            hello(request)
+
+    options = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
+    with (
+        nothing_left_behind(),
+        serving(handle, sessions=True, ca_certs=certificates.ca_certs, **options) as server,
+    ):
+        get_all_ways(server, verify=False, cert=mine.pair)
+        get_all_ways(server, verify=False, cert=str(both))
+        quicgreen.get(url_of(server), verify=False, cert=mine.pair)
+        forget_default_sessions()
+    leaf = Path(mine.certfile).read_text().partition(ssl.PEM_FOOTER)[0] + ssl.PEM_FOOTER
+    assert shown == [ssl.PEM_cert_to_DER_cert(leaf)] * 5
+
+
+def test_a_client_without_a_certificate_is_told(
+    certificates: Authority, certificate: Certificate, tmp_path: Path
+) -> None:
+    stranger = self_signed(tmp_path, "client.test")
+    with (
+        nothing_left_behind(),
+        certified(certificate, ca_certs=certificates.ca_certs) as server,
+    ):
+        for cert in (None, stranger.pair):
+            with new_session(cert=cert, timeout=PATIENCE_S) as session:
+                with pytest.raises(QuicTlsHandshakeException) as caught:
+                    session.get(url_of(server))
+                assert caught.value.cause == "alert"
+                assert caught.value.remote
+
+
+@pytest.mark.parametrize("cert", ["/none.pem", ("/none.pem", "/none.key")])
+def test_a_client_certificate_that_is_not_there_is_told(url: str, cert: Any) -> None:
+    with new_session(cert=cert) as session, pytest.raises(QuicClientException) as caught:
+        session.get(url)
+    assert caught.value.cause == "argument"
+    assert "/none.pem" in str(caught.value)
+
+
+def test_a_server_without_our_protocol_is_told() -> None:
+    with nothing_left_behind(), serving(hello, tls=server_tls(alpn=("other",))) as server:
+        with pytest.raises(QuicTlsHandshakeException) as caught:
+            connect(server)
+        assert caught.value.cause == "alert"
+        with new_session() as session, pytest.raises(QuicTlsHandshakeException, match="ALPN"):
+            session.get(url_of(server))
+
+
+# ---------------------------------------------------------------- nobody there
+
+
+def test_a_closed_port_fails_at_once() -> None:
+    with nothing_left_behind():
+        port = closed_port()
+        for use in (
+            lambda: quicgreen.connect("127.0.0.1", port, verify=False, timeout=60),
+            lambda: new_session(timeout=60).get(f"https://127.0.0.1:{port}/"),
+        ):
+            with gevent.Timeout(PATIENCE_S), pytest.raises(QuicSocketException) as caught:
+                use()
+            assert (caught.value.cause, caught.value.request_sent) == ("unreachable", False)
+            assert caught.value.errno == errno.ECONNREFUSED
+            assert isinstance(caught.value, ConnectionError)
+
+
+def test_a_handshake_that_nobody_answers_ends_at_its_deadline() -> None:
+    with nothing_left_behind(), black_hole() as port, serving(hello) as server, new_session() as other:
+        first = other.get(url_of(server)).connection
+        for use in (
+            lambda t: quicgreen.connect("127.0.0.1", port, verify=False, timeout=t),
+            lambda t: new_session(timeout=t).get(f"https://127.0.0.1:{port}/"),
+        ):
+            for timeout in (Timeout(connect=0.2), (0.2, 60)):
+                started = time.monotonic()
+                with gevent.Timeout(PATIENCE_S), pytest.raises(QuicTimeoutException) as caught:
+                    use(timeout)
+                assert time.monotonic() - started >= 0.19
+                assert (caught.value.cause, caught.value.request_sent) == ("handshake-timeout", False)
+                assert isinstance(caught.value, TimeoutError)
+                assert str(caught.value).startswith("Connection handshake took too long")
+        assert other.get(url_of(server)).connection is first
+
+
+def test_a_line_that_is_cut_during_the_handshake() -> None:
+    with nothing_left_behind(), serving(hello) as server, Link(server.address) as link:
+        link.blackhole(direction="to_client")
+        with pytest.raises(QuicTimeoutException) as caught:
+            quicgreen.connect("127.0.0.1", link.port, verify=False, timeout=0.3)
+        assert caught.value.cause == "handshake-timeout"
+        link.blackhole(False)
+        with quicgreen.connect("127.0.0.1", link.port, verify=False) as connection:
+            assert connection.get().text == "hello"
+
+
+def test_a_bad_line_is_no_hindrance(session: quicgreen.Session) -> None:
+    with (
+        serving(echo) as server,
+        Link(server.address, seed=5, loss=0.05, reorder=0.1, duplicate=0.05, corrupt=0.02) as link,
+        new_session(timeout=30) as session,
+    ):
+        url = f"https://127.0.0.1:{link.port}/"
+        bodies = [os.urandom(1000 * i) for i in range(1, 21)]
+        jobs = [gevent.spawn(session.post, url, body) for body in bodies]
+        assert [job.get(timeout=30).content for job in jobs] == bodies
+        dropped = link.counters()
+        assert dropped.to_server.dropped + dropped.to_client.dropped > 0
+
+
+# ---------------------------------------------------------------- cut short
+
+
+def waits(stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, Any]]:
+    """Each wait of a client: (what gets into it, when it is there)."""
+    held: list[quicgreen.Request] = []
+    gone = Event()
+
+    def handle(request: quicgreen.Request) -> None:
+        held.append(request)
+        try:
+            if request.path == "/body":
+                stream = request.start_response(200)
+                stream.write(b"begin")
+            gone.wait()
+        finally:
+            request._answered = 2
+
+    stack.callback(gone.set)
+    server = stack.enter_context(serving(handle))
+    url = url_of(server)
+    silent = stack.enter_context(black_hole())
+    silent_url = f"https://127.0.0.1:{silent}/"
+
+    def lookup(host: str, port: int, **options: Any) -> Any:
+        if host == "two.test":
+            return [(2, 2, 17, "", (ip, port)) for ip in ("127.0.0.1", "127.0.0.2")]
+        Event().wait()
+
+    monkeypatch.setattr(gevent.socket, "getaddrinfo", lookup)
+    session = stack.enter_context(new_session(timeout=None))
+    full = stack.enter_context(new_session(timeout=None, limits=quicgreen.Limits(1, 1)))
+
+    def busy() -> bool:
+        return len(held) > 0
+
+    def connecting() -> bool:
+        return counters()["connections"] > 0
+
+    def queueing() -> Any:
+        holder = gevent.spawn(full.get, url)
+        wait_until(lambda: len(held) == 1)
+        stack.callback(holder.kill)
+        return full.get(url)
+
+    def body() -> Any:
+        with session.stream("GET", url + "body") as response:
+            assert response.readinto(bytearray(100)) == 5
+            return response.read()
+
+    def dial(host: str) -> Any:
+        return quicgreen.connect(host, silent, verify=False, timeout=None)
+
+    return {
+        "looking up": (lambda: session.get("https://slow.test/"), lambda: True),
+        "connect looking up": (lambda: quicgreen.connect("slow.test", verify=False), lambda: True),
+        "connecting": (lambda: dial("127.0.0.1"), connecting),
+        "first of two": (lambda: dial("two.test"), connecting),
+        "first of two, pooled": (lambda: session.get(f"https://two.test:{silent}/"), connecting),
+        "handshake": (lambda: session.get(silent_url), connecting),
+        "upload in handshake": (lambda: session.post(silent_url, iter([b"x"])), connecting),
+        "queue": (queueing, lambda: bool(full._pool and full._pool._queued)),
+        "head": (lambda: session.get(url), busy),
+        "head after upload": (lambda: session.post(url, iter([b"x"])), busy),
+        "upload": (lambda: session.post(url, bytes(8 << 20)), busy),
+        "endless upload": (lambda: session.post(url, iter(lambda: b"x" * 10_000, None)), busy),
+        "body": (body, busy),
+    }
+
+
+WAITS = [
+    "looking up", "connect looking up", "connecting", "first of two", "first of two, pooled", "handshake",
+    "upload in handshake", "queue", "head", "head after upload", "upload", "endless upload", "body",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["kill", "timeout"])
+@pytest.mark.parametrize("wait", WAITS)
+def test_who_is_cut_short_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, wait: str, how: str) -> None:
+    with nothing_left_behind(), contextlib.ExitStack() as stack:
+        table = waits(stack, monkeypatch)
+        assert list(table) == WAITS
+        use, there = table[wait]
+        ended: list[Any] = []
+
+        def run() -> None:
+            try:
+                if how == "timeout":
+                    with gevent.Timeout(0.15, KeyError("mine")):
+                        use()
+                else:
+                    use()
+            except BaseException as e:
+                ended.append(type(e))
+                if how == "kill":
+                    raise
+
+        job = gevent.spawn(run)
+        assert wait_until(there)
+        gevent.sleep(0.02)
+        if how == "kill":
+            job.kill()
+        job.join(PATIENCE_S)
+        assert ended == [gevent.GreenletExit if how == "kill" else KeyError]
