@@ -84,6 +84,3 @@ class Census:
             )
             gc.collect()
             gevent.sleep(0.02)
-            import sys
-
-            sys.stderr.write(f"{time.monotonic():.2f} {more} {now} {running_greenlets()}\n")  # DEBUG

@@ -57,8 +57,8 @@ class Transfer:
     def take(self, data):
         self.sha.update(data)
         self.length += len(data)
-        if len(self.content) < 1024:
-            self.content = (self.content + data)[:1024]
+        if len(self.content) < 65536:
+            self.content = (self.content + data)[:65536]
         return len(data)
 
     def take_line(self, line):
