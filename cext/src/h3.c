@@ -225,10 +225,12 @@ static int end_message(qg_stream *s) {
 
 /* "431 Request Header Fields Too Large", and the rest of the request is not wanted. */
 static void refuse_head(qg_stream *s) {
-    uint8_t status[16];
+    uint8_t status[32]; /* the ten bytes, and the twelve that qg__qpack_encode wants beside them */
     int len = qg__qpack_encode((const uint8_t *)":status", 7, (const uint8_t *)"431", 3, status,
                                sizeof status);
-    qg__h3_send_head(s, status, (size_t)len, NULL, 0, QG_FIN | QG_DATE);
+    if (len > 0) {
+        qg__h3_send_head(s, status, (size_t)len, NULL, 0, QG_FIN | QG_DATE);
+    }
     free(s->section);
     s->section = NULL;
     s->recv_state = QG_RECV_DISCARD;

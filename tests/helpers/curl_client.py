@@ -90,7 +90,7 @@ def one_after_the_other(options):
     for request in options["requests"]:
         transfer = Transfer(curl, options, request)
         try:
-            curl.perform(clear_headers=False)
+            curl.perform()  # and forget its fields, which would be sent with the next one too
             told.append(transfer.told())
         except CurlError as e:
             told.append({"error": int(e.code), "text": str(e)})
