@@ -4,9 +4,14 @@ Options
     host, port, ca, server_name     where to; `server_name` is what the certificate must be for
     rounds      a list of connections, one after the other; each a list of requests that are sent together.
                 With more than one, the session ticket of a round is used in the next.
+    server_names, ports
+                one for each round, instead of the one for all
+    verify      false: take any certificate
     alpn        another protocol than h3: each request's body goes on a raw stream of its own
     cert, key   a client certificate
     versions    QUIC versions to offer, the first one first
+    opens       wait until the server has opened so many raw streams and ended them
+    pings       send one ten times a second: after a change of address somebody has to speak first
     ip          send to this address instead of `host`'s
     key_update  change the packets' keys before the requests are sent (RFC 9001, section 6)
 A request is {"method", "path", "size", "fields", "cancel", "abort"}: `size` bytes of body; `cancel` gives up
@@ -21,6 +26,7 @@ import asyncio
 import hashlib
 import importlib.metadata
 import json
+import ssl
 
 import ready
 from aioquic.asyncio import QuicConnectionProtocol, connect
@@ -161,15 +167,26 @@ class Client(QuicConnectionProtocol):
         return self.answers[stream]
 
 
+async def ping_for_ever(client):
+    while True:
+        await asyncio.sleep(0.1)
+        await client.ping()
+
+
 async def run_round(options, configuration, requests, tickets):
     raw = "h3" not in configuration.alpn_protocols
-    told = {}
+    told, clients = {}, []
+
+    def create(*arguments, **more):
+        clients.append(Client(*arguments, **more))
+        return clients[-1]
+
     try:
         async with connect(
             options.get("ip", options["host"]),
             options["port"],
             configuration=configuration,
-            create_protocol=Client,
+            create_protocol=create,
             session_ticket_handler=tickets.append,
         ) as client:
             if not raw:
@@ -180,7 +197,13 @@ async def run_round(options, configuration, requests, tickets):
             authority = f"{options['host']}:{options['port']}"
             answers = [client.send(request, authority) for request in requests]
             client.transmit()
+            if options.get("pings"):
+                pinging = asyncio.create_task(ping_for_ever(client))
             await asyncio.wait_for(asyncio.gather(*(a.done for a in answers)), 40)
+            while sum(a.done.done() for a in client.opened.values()) < options.get("opens", 0):
+                await asyncio.sleep(0.01)
+            if options.get("pings"):
+                pinging.cancel()
             # A ping's answer comes behind the tickets, and behind what the server says to our cancellations.
             if client.closed_with is None:
                 await client.ping()
@@ -192,6 +215,7 @@ async def run_round(options, configuration, requests, tickets):
             told["settings"] = client.http.received_settings if client.http is not None else None
     except ConnectionError as e:
         told["error"] = repr(e)
+        told["closed"] = clients[-1].closed_with
     return told
 
 
@@ -210,8 +234,14 @@ async def main() -> None:
         configuration.supported_versions = options["versions"]
         configuration.original_version = options["versions"][0]
     told, tickets = [], []
-    for requests in options["rounds"]:
+    if options.get("verify") is False:
+        configuration.verify_mode = ssl.CERT_NONE
+    for i, requests in enumerate(options["rounds"]):
         configuration.session_ticket = tickets[-1] if tickets else None
+        if "server_names" in options:
+            configuration.server_name = options["server_names"][i]
+        if "ports" in options:
+            options["port"] = options["ports"][i]
         told.append(await run_round(options, configuration, requests, tickets))
     print(json.dumps({"version": VERSION, "rounds": told, "tickets": len(tickets)}))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from helpers import bodies
 from helpers.processes import Peer
 from support import wait_until
 
 import quicgreen
+from quicgreen.testing import Authority, Link, self_signed
 
 Ask = Callable[..., list[dict[str, Any]]]
 
@@ -283,13 +286,13 @@ def test_a_hundred_at_a_time(ours: Peer, ask: Ask) -> None:
 def test_nothing_of_all_that_stays(
     ours: Peer, session: quicgreen.Session, aioquic_client: Callable[..., dict[str, Any]]
 ) -> None:
-    def counted() -> dict[str, Any]:
+    def open_now() -> dict[str, Any]:
         told: dict[str, Any] = session.get(ours.url("/counters")).json()
         return {k: told[k] for k in ("greenlets", "descriptors")} | {
             k: told["engine"][k] for k in ("connections", "streams")
         }
 
-    before = counted()
+    before = open_now()
     bad = [
         {"path": "/stream/50000000", "cancel": True},
         {"path": "/raise-late"},
@@ -299,4 +302,156 @@ def test_nothing_of_all_that_stays(
         {"path": "/sink", "fields": [["connection", "close"]]},
     ]
     aioquic_client(ours, bad * 5)
-    assert wait_until(lambda: counted() == before), (before, counted())
+    assert wait_until(lambda: open_now() == before), (before, open_now())
+
+
+# ---------------------------------------------------------------- below HTTP
+
+
+def counted(peer: Peer, session: quicgreen.Session) -> dict[str, int]:
+    """The server's counters, as it tells them itself."""
+    told: dict[str, int] = session.get(peer.url("/counters")).json()["engine"]
+    return told
+
+
+def test_retry_always(ours_with_retry: Peer, session: quicgreen.Session, ask: Ask) -> None:
+    before = counted(ours_with_retry, session)["retries_sent"]
+    (answer,) = ask(ours_with_retry, GOOD)
+    assert is_good(ours_with_retry, answer)
+    assert counted(ours_with_retry, session)["retries_sent"] > before
+
+
+V1, V2 = 0x00000001, 0x6B3343CF
+
+
+def test_version_negotiation(
+    ours: Peer, session: quicgreen.Session, aioquic_client: Callable[..., dict[str, Any]]
+) -> None:
+    before = counted(ours, session)["versions_sent"]
+    told = aioquic_client(ours, [GOOD], versions=[V2, V1])
+    assert told["negotiated"] == V1
+    assert is_good(ours, told["answers"][0])
+    assert counted(ours, session)["versions_sent"] > before
+
+
+def test_no_common_version(ours: Peer, aioquic_client: Callable[..., dict[str, Any]]) -> None:
+    told = aioquic_client(ours, [GOOD], versions=[V2])
+    assert "error" in told
+    assert is_good(ours, aioquic_client(ours, [GOOD])["answers"][0])
+
+
+NO_APPLICATION_PROTOCOL = 0x100 + 120
+
+
+def test_another_protocol_is_refused(ours: Peer, aioquic_client: Callable[..., dict[str, Any]]) -> None:
+    told = aioquic_client(ours, [{"text": "hello"}], alpn=["something-else"])
+    assert told["closed"]["code"] == NO_APPLICATION_PROTOCOL
+    assert is_good(ours, aioquic_client(ours, [GOOD])["answers"][0])
+
+
+def test_the_server_name_arrives(ours: Peer, ask: Ask) -> None:
+    (answer,) = ask(ours, {"path": "/counters"})
+    assert json.loads(answer["content"])["server_name"] == "localhost"
+
+
+@pytest.fixture
+def demanding(start_ours: Callable[..., Peer], certificates: Authority) -> Peer:
+    """Our server, which wants a certificate from its clients."""
+    return start_ours(ca_certs=certificates.ca_certs)
+
+
+def test_a_client_certificate(
+    demanding: Peer,
+    certificates: Authority,
+    aioquic_client: Callable[..., dict[str, Any]],
+    curl: Callable[..., list[dict[str, Any]]],
+) -> None:
+    mine = certificates.issue("client")
+    (answer,) = aioquic_client(demanding, [GOOD], cert=mine.certfile, key=mine.keyfile)["answers"]
+    assert is_good(demanding, answer)
+    (answer,) = curl({"url": demanding.url("/size/1024")}, cert=mine.certfile, key=mine.keyfile)
+    assert is_good(demanding, answer)
+
+
+CERTIFICATE_REQUIRED = 0x100 + 116
+UNKNOWN_CA = 0x100 + 48
+
+
+def test_no_client_certificate(demanding: Peer, aioquic_client: Callable[..., dict[str, Any]]) -> None:
+    told = aioquic_client(demanding, [GOOD])
+    assert told["closed"]["code"] == CERTIFICATE_REQUIRED
+    assert told["answers"][0]["status"] == 0
+
+
+def test_a_client_certificate_of_a_stranger(
+    demanding: Peer, tmp_path: Path, aioquic_client: Callable[..., dict[str, Any]]
+) -> None:
+    mine = self_signed(tmp_path, "client")
+    told = aioquic_client(demanding, [GOOD], cert=mine.certfile, key=mine.keyfile)
+    assert told["closed"]["code"] == UNKNOWN_CA
+    assert told["answers"][0]["status"] == 0
+
+
+def test_a_key_update_by_the_client(ours: Peer, aioquic_client: Callable[..., dict[str, Any]]) -> None:
+    requests = [{"method": "POST", "path": "/sink", "size": 300_000}, {"path": "/size/300000"}]
+    told = aioquic_client(ours, requests, key_update=True)
+    sent, got = told["answers"]
+    assert told["key_phase"] == 1  # we send with the new keys too
+    assert json.loads(sent["content"])["sha256"] == bodies.digest(300_000)
+    assert is_good(ours, got, 300_000)
+
+
+def test_a_client_whose_address_changes(ours: Peer, aioquic_client: Callable[..., dict[str, Any]]) -> None:
+    with Link(ours.address) as link:
+        running = gevent.spawn(aioquic_client, link, [{"path": "/drip/20/100"}], pings=True)
+        assert wait_until(lambda: link.counters().to_client.seen > 10, 10)
+        link.rebind()
+        assert not running.ready()
+        (answer,) = running.get(timeout=30)["answers"]
+    # What goes to the old address is lost, so the server has followed.
+    assert (answer["status"], answer["content"]) == (200, "".join(f"{i}\n" for i in range(20)))
+    assert named(answer["fields"], "x-peer") == [ours.version]
+
+
+# ---------------------------------------------------------------- streams without HTTP
+
+
+@pytest.mark.parametrize("size", [0, 1, 65537, 1_000_000])
+def test_raw_streams_of_aioquic(
+    ours_raw: Peer, aioquic_client: Callable[..., dict[str, Any]], size: int
+) -> None:
+    told = aioquic_client(ours_raw, [{"size": size}, {"text": "hello"}], alpn=["raw-test"])
+    assert told["alpn"] == "raw-test"
+    head = f"{size}:{bodies.digest(size)}:"
+    assert told["answers"][0]["length"] == len(head) + size
+    assert told["answers"][0]["content"].startswith(head)
+    assert told["answers"][1]["content"] == f"5:{bodies.digest_of(b'hello')}:hello"
+
+
+def test_raw_streams_that_our_server_opens(
+    ours_raw: Peer, aioquic_client: Callable[..., dict[str, Any]]
+) -> None:
+    told = aioquic_client(ours_raw, [{"text": "open 50000"}], alpn=["raw-test"], opens=2)
+    assert [int(stream) & 3 for stream in told["opened"]] == [1, 3]
+    assert {a["sha256"] for a in told["opened"].values()} == {bodies.digest(50_000)}
+
+
+@pytest.mark.parametrize("peer", ["aioquic_raw", "ours_raw"])
+@pytest.mark.parametrize("size", [0, 1, 65537, 400_000])
+def test_raw_streams_of_ours(
+    request: pytest.FixtureRequest, certificates: Authority, peer: str, size: int
+) -> None:
+    server: Peer = request.getfixturevalue(peer)
+    with quicgreen.connect(
+        "localhost", server.port, verify=certificates.ca_certs, alpn=("raw-test",)
+    ) as connection:
+        stream = connection.open_stream()
+        stream.finish(bodies.body(size))
+        head = f"{size}:{bodies.digest(size)}:".encode()
+        assert stream.read() == head + bodies.body(size)
+        stream = connection.open_stream()
+        stream.finish(b"open 50000")
+        assert stream.read().endswith(b":open 50000")
+        opened = [connection.accept_stream(timeout=10) for _ in range(2)]
+        assert [s and s.id & 3 for s in opened] == [1, 3]
+        assert {bodies.digest_of(s.read()) for s in opened if s is not None} == {bodies.digest(50_000)}
