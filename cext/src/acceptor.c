@@ -106,8 +106,8 @@ static void send_retry(qg_endpoint *ep, const long_header *h, const qg_addr *fro
     qg_engine *e = ep->engine;
     uint8_t scid[QG_CID_LEN], token[QG_TOKEN_MAX], out[INITIAL_MIN];
     qg__cid_write(e->cids.origin, QG_CID_NO_INDEX, scid);
-    int token_len =
-        qg__token_seal(e->keys, qg__wall_s(), from, scid, sizeof scid, h->dcid, h->dcid_len, token);
+    int token_len = qg__token_seal(qg__engine_keys(e, ep->config), qg__wall_s(), from, scid,
+                                   sizeof scid, h->dcid, h->dcid_len, token);
     if (token_len < 0) {
         return;
     }
@@ -126,7 +126,8 @@ static void reset_unknown(qg_endpoint *ep, const uint8_t *cid, size_t received, 
     if (!qg__bucket_take(&e->reset_bucket, e->now_ns, ANSWER_BURST, ANSWER_RATE)) {
         return;
     }
-    size_t n = qg__reset_packet(e->keys, cid, QG_CID_LEN, received, out, sizeof out);
+    size_t n = qg__reset_packet(qg__engine_keys(e, ep->config), cid, QG_CID_LEN, received, out,
+                                sizeof out);
     if (n > 0) {
         answer(ep, out, n, from, to);
         e->counters->resets_sent++;
@@ -149,8 +150,8 @@ static int check_token(qg_endpoint *ep, const long_header *h, const qg_addr *fro
         send_retry(ep, h, from, to);
         return -1;
     }
-    int n = qg__token_open(e->keys, qg__wall_s(), from, h->dcid, h->dcid_len, h->token,
-                           h->token_len, odcid);
+    int n = qg__token_open(qg__engine_keys(e, ep->config), qg__wall_s(), from, h->dcid, h->dcid_len,
+                           h->token, h->token_len, odcid);
     if (n <= 0 || !qg__cid_read(h->dcid, h->dcid_len, &origin, &index) ||
         index != QG_CID_NO_INDEX) {
         e->counters->retry_tokens_refused++;
