@@ -339,7 +339,8 @@ typedef struct qg_engine_options {
     uint8_t slot;          /* which worker on it */
     uint8_t generation;    /* which life of that worker */
     qg_counters *counters; /* the caller's, zeroed; NULL: the engine's own */
-    qg_keys *keys; /* Retry and reset tokens; NULL: a ring of the engine's own. Takes a reference */
+    qg_keys
+        *keys; /* Retry and reset tokens of listeners whose TLS has none; NULL: the engine's own */
 } qg_engine_options;
 
 typedef struct qg_engine_memory {

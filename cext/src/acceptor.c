@@ -106,8 +106,8 @@ static void send_retry(qg_endpoint *ep, const long_header *h, const qg_addr *fro
     qg_engine *e = ep->engine;
     uint8_t scid[QG_CID_LEN], token[QG_TOKEN_MAX], out[INITIAL_MIN];
     qg__cid_write(e->cids.origin, QG_CID_NO_INDEX, scid);
-    int token_len =
-        qg__token_seal(e->keys, qg__wall_s(), from, scid, sizeof scid, h->dcid, h->dcid_len, token);
+    int token_len = qg__token_seal(qg__engine_keys(e, ep->config), qg__wall_s(), from, scid,
+                                   sizeof scid, h->dcid, h->dcid_len, token);
     if (token_len < 0) {
         return;
     }
@@ -126,7 +126,8 @@ static void reset_unknown(qg_endpoint *ep, const uint8_t *cid, size_t received, 
     if (!qg__bucket_take(&e->reset_bucket, e->now_ns, ANSWER_BURST, ANSWER_RATE)) {
         return;
     }
-    size_t n = qg__reset_packet(e->keys, cid, QG_CID_LEN, received, out, sizeof out);
+    size_t n = qg__reset_packet(qg__engine_keys(e, ep->config), cid, QG_CID_LEN, received, out,
+                                sizeof out);
     if (n > 0) {
         answer(ep, out, n, from, to);
         e->counters->resets_sent++;
@@ -149,14 +150,23 @@ static int check_token(qg_endpoint *ep, const long_header *h, const qg_addr *fro
         send_retry(ep, h, from, to);
         return -1;
     }
-    int n = qg__token_open(e->keys, qg__wall_s(), from, h->dcid, h->dcid_len, h->token,
-                           h->token_len, odcid);
+    int n = qg__token_open(qg__engine_keys(e, ep->config), qg__wall_s(), from, h->dcid, h->dcid_len,
+                           h->token, h->token_len, odcid);
     if (n <= 0 || !qg__cid_read(h->dcid, h->dcid_len, &origin, &index) ||
         index != QG_CID_NO_INDEX) {
         e->counters->retry_tokens_refused++;
         return -1;
     }
     return n;
+}
+
+/* quiche has a CONNECTION_CLOSE to send. */
+static bool has_refused(const qg_conn *conn) {
+    bool app;
+    uint64_t code;
+    const uint8_t *reason;
+    size_t len;
+    return quiche_conn_local_error(conn->quiche, &app, &code, &reason, &len);
 }
 
 static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data, size_t len,
@@ -190,9 +200,9 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
         scid_len = QG_CID_LEN;
     }
     ok = ok && qg__conn_start(conn, scid, scid_len, odcid, (size_t)odcid_len, NULL) == QG_OK;
-    /* What does not decrypt was not meant for us: nothing is kept of it, and nothing is answered.
-     */
-    if (!ok || deliver(conn, data, len, from, to) < 0) {
+    /* What does not decrypt was not meant for us: nothing is kept of it, and nothing is answered. A
+     * hello that was read and refused is told why (RFC 9001, section 4.8). */
+    if (!ok || (deliver(conn, data, len, from, to) < 0 && !has_refused(conn))) {
         qg__conn_free(conn);
         e->counters->datagrams_junk++;
         return;

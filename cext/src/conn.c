@@ -139,7 +139,7 @@ int qg__conn_start(qg_conn *conn, const uint8_t *scid, size_t scid_len, const ui
         return conn->is_server ? QG_NOMEM : QG_INVALID;
     }
     uint8_t token[QG_RESET_TOKEN];
-    qg__reset_token(e->keys, scid, scid_len, token);
+    qg__reset_token(qg__engine_keys(e, config), scid, scid_len, token);
     quiche_config_set_stateless_reset_token(config->quiche, token);
     conn->quiche = quiche_conn_new_with_tls(
         scid, scid_len, retry_odcid, retry_odcid_len,
@@ -176,7 +176,7 @@ static void issue_spare_cid(qg_conn *conn) {
     }
     uint8_t token[QG_RESET_TOKEN];
     uint64_t sequence;
-    qg__reset_token(e->keys, cid, QG_CID_LEN, token);
+    qg__reset_token(qg__engine_keys(e, conn->config), cid, QG_CID_LEN, token);
     if (quiche_conn_new_scid(conn->quiche, cid, QG_CID_LEN, token, false, &sequence) < 0) {
         qg__cid_retire(&e->cids, cid, QG_CID_LEN);
         return;

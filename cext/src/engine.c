@@ -219,6 +219,15 @@ uint32_t qg__interface_index(const char *name) {
     return if_nametoindex(name);
 }
 
+qg_keys *qg__engine_keys(const qg_engine *e, const qg_config *config) {
+    qg_keys *own = config->tls->keys;
+    if (own == NULL) {
+        return e->keys;
+    }
+    qg_keys_rotate(own, qg__wall_s());
+    return own;
+}
+
 bool qg__bucket_take(qg_bucket *b, uint64_t now_ns, double burst, double per_s) {
     double gained = (double)(now_ns - b->last_ns) * per_s / (double)QG_NS_PER_S;
     b->tokens = b->last_ns == 0 || b->tokens + gained > burst ? burst : b->tokens + gained;

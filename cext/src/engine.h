@@ -128,6 +128,10 @@ void qg__engine_unwatch(qg_engine *engine, qg_endpoint *endpoint);
 /* Index of a network interface by name, 0: there is none. */
 uint32_t qg__interface_index(const char *name);
 
+/* The ring for Retry and reset tokens of connections with this configuration: its own, if it has one,
+ * which its neighbours and its successor share, else the engine's. Turned to now. */
+qg_keys *qg__engine_keys(const qg_engine *engine, const qg_config *config);
+
 bool qg__bucket_take(qg_bucket *bucket, uint64_t now_ns, double burst, double per_s);
 
 #endif

@@ -230,7 +230,9 @@ static void refuse_head(qg_stream *s) {
     uint8_t status[32]; /* what qg__qpack_encode asks for, not what the line takes */
     int len = qg__qpack_encode((const uint8_t *)":status", 7, (const uint8_t *)"431", 3, status,
                                sizeof status);
-    qg__h3_send_head(s, status, (size_t)len, NULL, 0, QG_FIN | QG_DATE);
+    if (len > 0) {
+        qg__h3_send_head(s, status, (size_t)len, NULL, 0, QG_FIN | QG_DATE);
+    }
     free(s->section);
     s->section = NULL;
     s->recv_state = QG_RECV_DISCARD;

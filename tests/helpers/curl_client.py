@@ -57,8 +57,8 @@ class Transfer:
     def take(self, data):
         self.sha.update(data)
         self.length += len(data)
-        if len(self.content) < 1024:
-            self.content = (self.content + data)[:1024]
+        if len(self.content) < 65536:
+            self.content = (self.content + data)[:65536]
         return len(data)
 
     def take_line(self, line):
@@ -90,7 +90,7 @@ def one_after_the_other(options):
     for request in options["requests"]:
         transfer = Transfer(curl, options, request)
         try:
-            curl.perform(clear_headers=False)
+            curl.perform()  # and forget its fields, which would be sent with the next one too
             told.append(transfer.told())
         except CurlError as e:
             told.append({"error": int(e.code), "text": str(e)})

@@ -13,7 +13,8 @@ Beside routes.py's, which are answered piece by piece here:
     /raise         an error in the handler
     /raise-late    an error after the head and ten bytes
     /reset/CODE    a head, ten bytes, then RESET_STREAM
-    /counters      JSON: the engine's counters, greenlets, descriptors, the client's address
+    /counters      JSON: the engine's counters, greenlets, descriptors, memory, the client's address and
+                   the server name it asked for
 Raw: as aioquic_server.py.
 """
 
@@ -24,6 +25,7 @@ import hashlib
 import json
 import os
 import signal
+from pathlib import Path
 
 import ready  # isort: skip - it makes what follows importable
 
@@ -143,7 +145,9 @@ def do_counters(request):
         "engine": hub.current().engine.counters(),
         "greenlets": sum(1 for o in gc.get_objects() if isinstance(o, greenlet) and o),
         "descriptors": len(os.listdir("/proc/self/fd")),
+        "rss": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE"),
         "client": request.remote_address,
+        "server_name": hub.current().engine.conn_info(request._record[_engine.CONN])["server_name"],
     }
     answer(request, json.dumps(told).encode())
 
