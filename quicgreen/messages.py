@@ -637,8 +637,8 @@ class Response(_Received):
     def close(self) -> None:
         """Give up what was not read; the connection goes on. Idempotent."""
         if self._guard is not None:
-            self._given_up = True
             self.stream.release()
+            self._given_up = True
             self._done()
 
     def _done(self) -> None:

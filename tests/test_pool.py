@@ -43,6 +43,7 @@ from quicgreen import (
     QuicTimeoutException,
     Timeout,
 )
+from quicgreen._engine import Keys
 from quicgreen.testing import Certificate, Link
 
 
@@ -325,14 +326,15 @@ def test_a_server_that_was_restarted_is_found_again() -> None:
 def test_a_server_that_forgot_the_connection_is_found_again() -> None:
     """It was restarted, and its goodbye did not arrive: a stateless reset tells (RFC 9000, section 10.3)."""
     with nothing_left_behind(), limited() as session, contextlib.ExitStack() as stack:
-        server = make_server(hello)
+        keys = Keys()  # which both of its lives have
+        server = make_server(hello, keys=keys)
         server.start()
         link = stack.enter_context(Link(server.address))
         url = f"https://127.0.0.1:{link.port}/"
         first = session.get(url).connection
         link.blackhole()
         server.stop(timeout=0)
-        stack.enter_context(serving(hello, server.address))
+        stack.enter_context(serving(hello, server.address, keys=keys))
         link.blackhole(False)
         # This request may have been processed, for all that the client can know.
         with pytest.raises(QuicConnectionException) as caught:

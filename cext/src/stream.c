@@ -183,18 +183,15 @@ static void on_stopped(qg_stream *s, uint64_t code) {
  * stream. It also forgets one that was stopped while nobody had been refused, as soon as the peer has
  * acknowledged the end; the code is lost then. */
 static int send_error(qg_stream *s, int64_t rc, uint64_t code) {
-    if (rc == QUICHE_ERR_STREAM_STOPPED || rc == QUICHE_ERR_INVALID_STREAM_STATE) {
-        on_stopped(s, code);
-        return QG_STOPPED;
+    if (rc == QUICHE_ERR_INVALID_STREAM_STATE) {
+        /* Stopped, and forgotten since. Who gives up a request does both with the same code. */
+        code = s->recv_state == QG_RECV_RESET ? s->recv_code : 0;
+    } else if (rc != QUICHE_ERR_STREAM_STOPPED) {
+        end_send(s, QG_SEND_RESET);
+        return QG_CLOSED;
     }
-    if (s->recv_state == QG_RECV_RESET) {
-        /* Who gives up a request stops us too; quiche may forget the stream once the reset was
-         * read. */
-        on_stopped(s, s->recv_code);
-        return QG_STOPPED;
-    }
-    end_send(s, QG_SEND_RESET);
-    return QG_CLOSED;
+    on_stopped(s, code);
+    return QG_STOPPED;
 }
 
 int64_t qg__stream_room(qg_stream *s) {
