@@ -339,8 +339,7 @@ typedef struct qg_engine_options {
     uint8_t slot;          /* which worker on it */
     uint8_t generation;    /* which life of that worker */
     qg_counters *counters; /* the caller's, zeroed; NULL: the engine's own */
-    qg_keys
-        *keys; /* Retry and reset tokens of listeners whose TLS has none; NULL: the engine's own */
+    qg_keys *keys; /* Retry and reset tokens where qg_tls has no ring; NULL: the engine's own */
 } qg_engine_options;
 
 typedef struct qg_engine_memory {

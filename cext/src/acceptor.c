@@ -160,16 +160,6 @@ static int check_token(qg_endpoint *ep, const long_header *h, const qg_addr *fro
     return n;
 }
 
-/* TLS read the hello and refused it: quiche has an alert to send (RFC 9001, section 4.8). */
-static bool has_refused(const qg_conn *conn) {
-    bool app;
-    uint64_t code;
-    const uint8_t *reason;
-    size_t len;
-    return quiche_conn_local_error(conn->quiche, &app, &code, &reason, &len) && !app &&
-           code >= 0x100 && code <= 0x1ff;
-}
-
 static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data, size_t len,
                            const qg_addr *from, const qg_addr *to) {
     qg_engine *e = ep->engine;
@@ -202,8 +192,9 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
     }
     ok = ok && qg__conn_start(conn, scid, scid_len, odcid, (size_t)odcid_len, NULL) == QG_OK;
     /* What does not decrypt was not meant for us: nothing is kept of it, and nothing is answered. A
-     * hello that was refused is told why. */
-    if (!ok || (deliver(conn, data, len, from, to) < 0 && !has_refused(conn))) {
+     * hello that was read and refused is told why (RFC 9001, section 4.8). */
+    int64_t rc = ok ? deliver(conn, data, len, from, to) : QUICHE_ERR_DONE;
+    if (rc < 0 && rc != QUICHE_ERR_TLS_FAIL) {
         qg__conn_free(conn);
         e->counters->datagrams_junk++;
         return;

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import gevent
 import psutil
 from gevent.hub import Hub
+from gevent.threadpool import _WorkerGreenlet
 from greenlet import greenlet
 
 import quicgreen
@@ -39,9 +40,9 @@ def warm_up() -> None:
 
 def running_greenlets() -> list[greenlet]:
     """Those that somebody started: no thread's main greenlet (which has no parent) and no hub. The resolver's
-    threads have both, and come and go."""
+    threads have both, and a greenlet that works; they come and go."""
     found = [o for o in gc.get_objects() if isinstance(o, greenlet) and o]
-    return [g for g in found if g.parent is not None and not isinstance(g, Hub)]
+    return [g for g in found if g.parent is not None and not isinstance(g, (Hub, _WorkerGreenlet))]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from helpers.processes import Peer
 from support import wait_until
 
 import quicgreen
-from quicgreen.testing import Authority, Link, self_signed
+from quicgreen.testing import Authority, Certificate, Link, self_signed
 
 SOON_S = 10.0
 """For what takes milliseconds; every other way to end would take longer (the session's timeout is 20)."""
@@ -42,6 +42,13 @@ def open_at(peer: Peer, session: quicgreen.Session) -> dict[str, int]:
     return {**engine, "greenlets": told["greenlets"], "descriptors": told["descriptors"]}
 
 
+@pytest.fixture(scope="module")
+def ours(certificate: Certificate) -> Iterator[Peer]:
+    """A server of this module's own: what other modules leave behind a bad network goes only in time."""
+    with Peer("our_server.py", certfile=certificate.certfile, keyfile=certificate.keyfile) as peer:
+        yield peer.wait_until_it_answers(certificate.ca_certs)
+
+
 @pytest.fixture
 def untouched(ours: Peer, session: quicgreen.Session) -> Iterator[None]:
     """A slow request to the server goes on all the time, and its counters are back afterwards."""
@@ -49,7 +56,12 @@ def untouched(ours: Peer, session: quicgreen.Session) -> Iterator[None]:
     other = gevent.spawn(session.get, ours.url("/drip/20/20"))
     yield
     assert other.get(timeout=20).content == b"".join(b"%d\n" % i for i in range(20))
-    assert wait_until(lambda: open_at(ours, session) == before, SOON_S), (before, open_at(ours, session))
+
+    def is_back() -> bool:
+        now = open_at(ours, session)
+        return all(now[name] <= before[name] for name in before)
+
+    assert wait_until(is_back, SOON_S), (before, open_at(ours, session))
 
 
 # ---------------------------------------------------------------- no connection
@@ -165,7 +177,9 @@ def test_a_server_that_is_killed_and_comes_back(
     start_ours: Callable[..., Peer], certificates: Authority, what: str
 ) -> None:
     peer = start_ours()
-    with quicgreen.connect("127.0.0.1", peer.port, verify=certificates.ca_certs) as connection:
+    # Who only reads speaks when a third of the idle timeout has passed; the answer is the reset.
+    config = quicgreen.QuicConfiguration(max_idle_ms=6000)
+    with quicgreen.connect("127.0.0.1", peer.port, verify=certificates.ca_certs, config=config) as connection:
 
         def endless() -> Iterator[bytes]:
             while True:
@@ -203,7 +217,7 @@ def test_a_session_goes_on_with_a_server_that_came_back(
 
 
 def test_a_server_that_vanishes(ours: Peer, untouched: None, certificates: Authority) -> None:
-    config = quicgreen.QuicConfiguration(max_idle_ms=3000)  # the link may end before our last word is out
+    config = quicgreen.QuicConfiguration(max_idle_ms=3000)  # the link may end before our last word
     with (
         Link(ours.address) as link,
         quicgreen.Session(verify=certificates.ca_certs, config=config) as session,

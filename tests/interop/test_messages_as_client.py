@@ -46,7 +46,9 @@ def test_a_request_body(server: Peer, session: quicgreen.Session, size: int) -> 
     assert named(told["fields"], "content-length") == [str(size)]
 
 
-@pytest.mark.parametrize("size", [1024, 65537, 1_000_000])
+# No more than a stream's first window: our server answers as it reads, and this client reads only when all
+# is sent, so with more both may wait for each other.
+@pytest.mark.parametrize("size", [1024, 65537, 400_000])
 def test_a_body_there_and_back(server: Peer, session: quicgreen.Session, size: int) -> None:
     response = session.put(server.url("/echo"), data=bodies.body(size))
     assert response.headers["x-method"] == "PUT"
