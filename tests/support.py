@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.hub import Hub
 from greenlet import greenlet
 
 import quicgreen
@@ -126,7 +127,10 @@ def descriptors() -> int:
 
 
 def live_greenlets() -> int:
-    return sum(1 for o in gc.get_objects() if issubclass(type(o), greenlet) and o and not o.dead)
+    """Those that somebody started: no thread's main greenlet (which has no parent) and no hub. The resolver's
+    threads have both, and come and go."""
+    alive = [o for o in gc.get_objects() if issubclass(type(o), greenlet) and o and not o.dead]
+    return sum(1 for g in alive if g.parent is not None and not isinstance(g, Hub))
 
 
 def census() -> dict[str, int]:
