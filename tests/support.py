@@ -127,7 +127,11 @@ def descriptors() -> int:
 
 
 def live_greenlets() -> int:
-    return sum(1 for o in gc.get_objects() if issubclass(type(o), greenlet) and o and not o.dead)
+    """Those that somebody started: no thread's main greenlet (which has no parent), no hub, and no worker of
+    gevent's pool of threads, which looks up names. They come, and go when they had nothing to do for 5 s."""
+    alive = [o for o in gc.get_objects() if issubclass(type(o), greenlet) and o and not o.dead]
+    others = (gevent.hub.Hub, gevent.threadpool._WorkerGreenlet)
+    return sum(1 for g in alive if g.parent is not None and not isinstance(g, others))
 
 
 def census() -> dict[str, int]:

@@ -146,13 +146,14 @@ def test_streams_are_opened_and_accepted_both_ways(server: quicgreen.Server, acc
         assert wait_until(lambda: len(accepted.streams) == 3)
         assert sorted(s.id for s in accepted.streams) == [0, 2, 4]
         assert [s.read() for s in accepted.streams] == [b"mine"] * 3
-        for bidi in (True, False):
-            accepted.connection.open_stream(bidi=bidi).finish(b"theirs")
+        others = [accepted.connection.open_stream(bidi=bidi) for bidi in (True, False)]
+        for stream in others:
+            stream.finish(b"theirs")
         streams = [connection.accept_stream(timeout=PATIENCE_S) for _ in range(2)]
         assert sorted(s.id for s in streams) == [1, 3]
         assert [s.read() for s in streams] == [b"theirs"] * 2
         assert {s.kind for s in streams} == {"raw"}
-        for stream in (*streams, *accepted.streams):
+        for stream in (*streams, *others, *accepted.streams):
             stream.release()
 
 

@@ -545,6 +545,20 @@ def test_forgotten_responses_do_not_use_up_the_streams(connection: quicgreen.Con
         assert untouched(connection)
 
 
+def test_a_connection_need_not_wait_for_what_was_given_up(site: Site) -> None:
+    """quiche keeps a stream whose response was stopped, and may do so for good."""
+    with nothing_left_behind(), serving(site) as server:
+        connection = connect(server)
+        connection.get("/size/3000000", stream=True).close()
+        with pytest.raises(QuicTimeoutException):
+            connection.get("/silence", timeout=0.05)
+        assert untouched(connection)
+        with gevent.Timeout(PATIENCE_S):
+            connection.close(timeout=60)
+        assert connection.closing_error().cause == "closed-here"
+        site.go_on.set()
+
+
 # ---------------------------------------------------------------- before it is sent
 
 

@@ -318,6 +318,20 @@ void qg__stream_reset(qg_stream *s, uint64_t code) {
     qg__conn_dirty(s->conn);
 }
 
+/* quiche may know a stopped stream for good (qg__conn_abandon), which then says nothing of what was sent
+ * on it. A client that gives up the response does not wait for its request to arrive either. */
+static void forget_arrival(const qg_stream *s) {
+    qg_conn *conn = s->conn;
+    if (conn->is_server || s->kind != QG_STREAM_MESSAGE) {
+        return;
+    }
+    for (unsigned i = 0; i < QG_RECENT; i++) {
+        if (conn->recent[i] == s->id + 1) {
+            conn->recent[i] = 0;
+        }
+    }
+}
+
 void qg__stream_stop(qg_stream *s, uint64_t code) {
     if (!recv_open(s)) {
         return;
@@ -328,6 +342,7 @@ void qg__stream_stop(qg_stream *s, uint64_t code) {
     free(s->section);
     s->section = NULL;
     qg__conn_abandon(s->conn, s->id);
+    forget_arrival(s);
     qg__conn_dirty(s->conn);
 }
 
