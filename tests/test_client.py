@@ -1003,3 +1003,6 @@ def test_who_is_cut_short_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch,
             job.kill()
         job.join(PATIENCE_S)
         assert ended == [gevent.GreenletExit if how == "kill" else KeyError]
+        if wait.startswith(("connecting", "first")):
+            # Now, and not when the silent port is closed and the system tells of it.
+            assert wait_until(lambda: counters()["connections"] == 0, 0.5)

@@ -62,8 +62,10 @@ def open_pair() -> Iterator[Callable[[], Pair]]:
         assert theirs.read(1) == b"!"
         return Pair(mine, theirs, connection)
 
-    with serving_raw(handle) as server, connect_raw(server) as connection:
+    with serving_raw(handle) as server:
+        connection = connect_raw(server)
         yield opened
+        connection.close(0)  # at once: a stream that was not ended would be waited for
 
 
 @pytest.fixture
