@@ -34,8 +34,9 @@ from ._engine import (
 from .configuration import Timeout, microseconds
 from .connection import ClientConnection
 from .exceptions import QuicException, error
-from .messages import Response, as_bytes, exactly, pieces
+from .messages import Response, as_bytes
 from .stream import H3_REQUEST_CANCELLED, Stream, stream_error
+from .upload import Upload
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -153,7 +154,7 @@ def _upload(
     on_done: Callable[[Any], None] | None,
     declared: int | None,
 ) -> Response:
-    """A request whose body is sent as the server takes it."""
+    """A request whose body is sent as the server takes it, while its response may come."""
     runtime = connection._runtime
     engine = runtime.engine
     while True:
@@ -162,37 +163,30 @@ def _upload(
         if rc == 0:
             break
         connection.await_opening(rc, token)
-    stream = Stream(runtime, connection.id, number, timeout=limit.write, owner=connection)
+    stream = Stream(
+        runtime, connection.id, number, timeout=limit.read, owner=connection, write_ended=True
+    )
     started = time.monotonic()
+    upload = None
     try:
-        _send_body(stream, body, declared)
         token = runtime.new_token()
-        rc = engine.await_response(connection.id, number, token, limit.read_us)
+        rc = engine.await_response(connection.id, number, token, 0)
         if rc != _engine.AGAIN:
             raise connection.closing_error() or stream_error(-rc, 0)
+        upload = Upload(connection, number, body, declared, limit, token)
         record = runtime.wait(token)
         if record[TYPE] != RESPONSE:
             raise _failure(connection, record, limit)
+        data = engine.take(record)
+        elapsed = time.monotonic() - started
+        if record[FLAGS] & FIN:
+            upload.sender.join()  # the server said all that it has to say, and may want the rest still
     except BaseException:
+        if upload is not None:
+            upload.sender.kill(block=False)
         stream.release()
         raise
-    stream.timeout = limit.read
-    data = engine.take(record)
-    elapsed = time.monotonic() - started
     return Response(connection, record, data, method, url, elapsed, limit.read, on_done, stream)
-
-
-def _send_body(stream: Stream, body: Any, declared: int | None) -> None:
-    parts = (body,) if isinstance(body, bytes) else pieces(body)
-    try:
-        for part in parts if declared is None else exactly(declared, parts):
-            stream.write(part)
-        stream.finish()
-    except QuicException as e:
-        # The server has read enough: it answers without the rest (RFC 9114, section 4.1).
-        if e.cause != "stopped":
-            raise
-        stream._write_ended = True
 
 
 def _failure(connection: ClientConnection, record: Any, limit: Timeout) -> QuicException:

@@ -179,10 +179,19 @@ class Runtime:
                 raise InvalidSwitchError(f"switched to with {record!r} while waiting for the engine")
             return record
         finally:
-            del self.targets[token]
+            self.targets.pop(token, None)
             self._references -= 1
             if self._references == 0 and not self.engine.closed:
                 self._io.ref = False
+
+    def interrupt(self, token: int, exception: BaseException) -> bool:
+        """Raise an exception in the greenlet that waits for this event, instead of the event. False when
+        nobody waits for it (any more)."""
+        target = self.targets.pop(token, None)
+        if target is None:
+            return False
+        self.hub.loop.run_callback(target.__self__.throw, exception)  # type: ignore[attr-defined]
+        return True
 
     def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run what blocks in a thread of gevent's pool, and wait for it."""

@@ -552,7 +552,8 @@ int qg_stream_send_trailers(qg_engine *engine, uint64_t conn, uint64_t stream, c
 int qg_stream_trailers(qg_engine *engine, uint64_t conn, uint64_t stream, uint8_t *out,
                        size_t capacity);
 
-/* Wait for the response's head on a stream of qg_stream_request. Always QG_AGAIN or an error. */
+/* Wait for the response's head on a stream of qg_stream_request. Always QG_AGAIN or an error. With the
+ * token of the wait that is armed, its time begins anew. */
 int qg_stream_await_response(qg_engine *engine, uint64_t conn, uint64_t stream, uint64_t token,
                              uint64_t timeout_us);
 

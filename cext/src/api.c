@@ -317,6 +317,9 @@ int qg_stream_await_response(qg_engine *e, uint64_t conn_id, uint64_t id, uint64
     if (s->recv_state != QG_RECV_HEAD || s->conn->is_server) {
         return QG_STATE;
     }
+    if (s->awaiting_head && s->read.token == token) {
+        return qg__wait_time(s, &s->read, timeout_us);
+    }
     rc = qg__wait_arm(s, &s->read, token, timeout_us);
     if (rc == QG_AGAIN) {
         s->awaiting_head = true;

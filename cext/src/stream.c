@@ -419,7 +419,6 @@ void qg__stream_release(qg_stream *s) {
 /* ------------------------------------------------------------- waiting */
 
 int qg__wait_arm(qg_stream *s, qg_wait *wait, uint64_t token, uint64_t timeout_us) {
-    qg_engine *engine = s->conn->engine;
     if (token == 0) {
         return QG_AGAIN;
     }
@@ -428,13 +427,19 @@ int qg__wait_arm(qg_stream *s, qg_wait *wait, uint64_t token, uint64_t timeout_u
     }
     wait->token = token;
     wait->due_type = 0;
-    qg__timer_clear(&engine->timers, &wait->timer);
-    if (timeout_us > 0 && !qg__timer_set(&engine->timers, &wait->timer,
-                                         qg__later(engine->now_ns, timeout_us, QG_NS_PER_US))) {
+    int rc = qg__wait_time(s, wait, timeout_us);
+    if (rc == QG_NOMEM) {
         wait->token = 0;
-        return QG_NOMEM;
     }
-    return QG_AGAIN;
+    return rc;
+}
+
+int qg__wait_time(qg_stream *s, qg_wait *wait, uint64_t timeout_us) {
+    qg_engine *engine = s->conn->engine;
+    qg__timer_clear(&engine->timers, &wait->timer);
+    bool ok = timeout_us == 0 || qg__timer_set(&engine->timers, &wait->timer,
+                                               qg__later(engine->now_ns, timeout_us, QG_NS_PER_US));
+    return ok ? QG_AGAIN : QG_NOMEM;
 }
 
 void qg__wait_clear(qg_stream *s, qg_wait *wait) {

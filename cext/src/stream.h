@@ -174,6 +174,9 @@ void qg__stream_on_reset(qg_stream *stream, uint64_t code);
 
 /* Arm a wait. QG_AGAIN, or QG_INVALID when another one waits already. */
 int qg__wait_arm(qg_stream *stream, qg_wait *wait, uint64_t token, uint64_t timeout_us);
+
+/* Its time begins anew; 0: none. QG_AGAIN or QG_NOMEM. */
+int qg__wait_time(qg_stream *stream, qg_wait *wait, uint64_t timeout_us);
 void qg__wait_clear(qg_stream *stream, qg_wait *wait);
 
 /* Say an event to who waits, if anybody does: now, or when the ring has room. */
