@@ -13,16 +13,14 @@ Rules
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import struct
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ._contexts import Configuration, Keys
 from ._core import ffi, lib
-from .configuration import ClientTls, QuicConfiguration, ServerTls
-from .exceptions import NO_SPACE, error
+from .exceptions import error
 
 Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 """An event: type, flags, status, token, conn, stream, code, offset, path_len, head_len, body_len, value
@@ -144,183 +142,6 @@ def encode_field(name: bytes, value: bytes) -> bytes | None:
     return None if n < 0 else bytes(ffi.buffer(out, n))
 
 
-def self_signed(names: str, days: int = 30) -> tuple[str, str]:
-    """A new P-256 certificate for `names` (comma-separated) and its key, as PEM."""
-    cert, key = ffi.new("char[]", 8192), ffi.new("char[]", 4096)
-    rc = lib.qg_tls_self_signed(names.encode("ascii", "replace"), days, cert, 8192, key, 4096)
-    if rc < 0:
-        raise error("argument", f"no certificate can be made for {names!r}")
-    return ffi.string(cert).decode(), ffi.string(key).decode()
-
-
-class _Strings:
-    """Keeps alive the C strings that an options struct points to."""
-
-    def __init__(self) -> None:
-        self._kept: list[Any] = []
-
-    def __call__(self, text: str | None) -> Any:
-        if text is None:
-            return ffi.NULL
-        if "\0" in text:
-            raise error("argument", f"{text!r} contains a NUL character")
-        self._kept.append(ffi.new("char[]", os.fsencode(text)))
-        return self._kept[-1]
-
-
-def _alpn(protocols: tuple[str, ...]) -> bytes:
-    names = [p.encode() for p in protocols]
-    if not names or any(not 0 < len(n) < 256 for n in names):
-        raise error("argument", f"{protocols!r} is not a list of application protocols")
-    return b"".join(bytes([len(n)]) + n for n in names)
-
-
-class Keys:
-    """The secrets that session tickets, Retry tokens and stateless resets are sealed with
-    (cext/src/keys.h). Servers that share a ring, or its secret and times, serve each other's clients.
-
-    Args:
-        secret: 32 bytes, the same in every process that shares the ring; None: random ones.
-        period_s: seconds after which new tickets are sealed with a new key, derived from the old one.
-        window: how many of the last keys still open what they sealed; a ticket lives (window - 1) periods.
-        origin_s: the wall-clock second at which `secret` was made, the same in every process.
-    """
-
-    def __init__(
-        self,
-        secret: bytes | None = None,
-        *,
-        period_s: int = 3600,
-        window: int = 25,
-        origin_s: int | None = None,
-    ) -> None:
-        if secret is not None and len(secret) != 32:
-            raise error("argument", "a key ring's secret is 32 bytes")
-        if origin_s is None:
-            origin_s = int(time.time())
-        pointer = lib.qg_keys_new(secret or ffi.NULL, period_s, window, origin_s)
-        if pointer == ffi.NULL:
-            raise error("argument", "period_s must be positive and window 1 to 64")
-        self.pointer = ffi.gc(pointer, lib.qg_keys_free)
-
-    def rotate(self, now_s: int) -> int:
-        """Move to the epoch of wall-clock second `now_s`; returns the epoch."""
-        return int(lib.qg_keys_rotate(self.pointer, now_s))
-
-
-class ReplayRegister:
-    """Whose early data was taken already (RFC 8446, section 8.2; cext/src/replay.h). Servers that share
-    keys share a register, or take no early data.
-
-    Args:
-        capacity: ClientHellos with early data in two minutes; more are served without.
-        quiet: take no early data for the first two minutes: for keys that were in use before.
-    """
-
-    def __init__(self, capacity: int = 100_000, *, quiet: bool = False) -> None:
-        pointer = lib.qg_replay_new(capacity, lib.QG_REPLAY_PERIOD_S if quiet else 0)
-        if pointer == ffi.NULL:
-            raise error("engine", "no memory for a replay register")
-        self.pointer = ffi.gc(pointer, lib.qg_replay_free)
-
-    def counts(self) -> dict[str, int]:
-        """What became of early data: `first` let through; refused as `repeated`, `full` or `quiet`."""
-        counts = ffi.new("qg_replay_counts *")
-        lib.qg_replay_counts_of(self.pointer, counts)
-        return {name: getattr(counts, name) for name, _ in ffi.typeof("qg_replay_counts").fields}
-
-
-class Configuration:
-    """TLS and transport settings, in the engine's form. Shared by any number of connections."""
-
-    def __init__(
-        self,
-        tls: ClientTls | ServerTls,
-        transport: QuicConfiguration,
-        *,
-        keys: Keys | None = None,
-        replay: ReplayRegister | None = None,
-        tickets: bool = False,
-        ca_file: str | None = None,
-        ca_dir: str | None = None,
-    ) -> None:
-        """`keys`, `replay`: a server's, for tickets and early data. `tickets`: a client wants them."""
-        is_server = isinstance(tls, ServerTls)
-        problem = ffi.new("char[]", 512)
-        alpn = _alpn(tls.alpn)
-        raw = "h3" not in tls.alpn
-        tls_options = self._tls_options(tls, alpn, ca_file, ca_dir)
-        tls_options.keys = keys.pointer if keys is not None else ffi.NULL
-        tls_options.replay = replay.pointer if replay is not None else ffi.NULL
-        tls_options.tickets = tickets
-        pointer = lib.qg_tls_new(tls_options, problem, 512)
-        if pointer == ffi.NULL:
-            detail = ffi.string(problem).decode(errors="replace")
-            trust = "trusted" in detail
-            raise error("trust-file" if trust else "certificate-file" if is_server else "argument", detail)
-        tls_context = ffi.gc(pointer, lib.qg_tls_free)
-        options = ffi.new("qg_config_options *")
-        lib.qg_config_defaults(options, is_server)
-        options.raw = raw
-        kept = self._fill(options, transport)
-        pointer = lib.qg_config_new(options, tls_context, problem, 512)
-        del kept
-        if pointer == ffi.NULL:
-            raise error("argument", ffi.string(problem).decode(errors="replace"))
-        self.raw = raw
-        self.alpn = tls.alpn
-        self.is_server = is_server
-        self.pointer = ffi.gc(pointer, lib.qg_config_free)
-
-    def _tls_options(
-        self,
-        tls: ClientTls | ServerTls,
-        alpn: bytes,
-        ca_file: str | None,
-        ca_dir: str | None,
-    ) -> Any:
-        strings = self._strings = _Strings()
-        options = ffi.new("qg_tls_options *")
-        options.abi = lib.QG_ABI
-        self._alpn = ffi.from_buffer(alpn)
-        options.alpn, options.alpn_len = self._alpn, len(alpn)
-        options.keylog_file = strings(tls.keylog_file)
-        options.ca_file, options.ca_dir = strings(ca_file), strings(ca_dir)
-        if isinstance(tls, ServerTls):
-            options.is_server = 1
-            options.cert_file, options.key_file = strings(tls.certfile), strings(tls.keyfile)
-            options.cert_pem, options.key_pem = strings(tls.cert_pem), strings(tls.key_pem)
-            options.verify_peer = options.require_peer = tls.ca_certs is not None
-        else:
-            options.cert_file, options.key_file = strings(tls.cert), strings(tls.key)
-            options.verify_peer = tls.verify is not False
-        return options
-
-    @staticmethod
-    def _fill(options: Any, transport: QuicConfiguration) -> Any:
-        kept = None
-        for item in dataclasses.fields(transport):
-            value = getattr(transport, item.name)
-            if value is None:
-                continue
-            if item.name == "cc_algorithm":
-                value = kept = ffi.new("char[]", str(value).encode("ascii", "replace"))
-            try:
-                setattr(options, item.name, value)
-            except (TypeError, OverflowError) as e:
-                raise error("argument", f"{item.name}={value!r}: {e}") from None
-        return kept
-
-
-def config_defaults(is_server: bool) -> dict[str, Any]:
-    """The engine's transport defaults, by name."""
-    options = ffi.new("qg_config_options *")
-    lib.qg_config_defaults(options, is_server)
-    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(QuicConfiguration)}
-    values["cc_algorithm"] = ffi.string(options.cc_algorithm).decode()
-    return values
-
-
 def parse_address(ip: str, port: int) -> Any | None:
     """A numeric address in the engine's form, or None when it is not one."""
     address = ffi.new("qg_addr *")
@@ -338,73 +159,6 @@ def format_address(address: Any) -> tuple[str, int]:
     text = ffi.new("char[]", 64)
     port = lib.qg_addr_format(ffi.addressof(address), text, 64)
     return (ffi.string(text).decode(), int(port)) if port >= 0 else ("", 0)
-
-
-class TicketSegment:
-    """Client tickets in shared memory (cext/src/ticket_shm.h).
-
-    Exempt from rule 1: any thread may call any method at any time, `close` too. Methods that return a pair
-    return (result code or length, bytes).
-    """
-
-    SIZE_MIN: int = lib.QG_TICKET_SHM_MIN
-    SIZE_MAX: int = lib.QG_TICKET_SHM_MAX
-    TICKET_MAX: int = lib.QG_TICKET_MAX
-
-    def __init__(self, path: str, size: int) -> None:
-        result, text = ffi.new("int *"), ffi.new("char[]", 512)
-        if not self.SIZE_MIN <= size <= self.SIZE_MAX:
-            raise error("argument", f"a segment has {self.SIZE_MIN} to {self.SIZE_MAX} bytes, not {size}")
-        pointer = lib.qg_ticket_shm_open(_Strings()(path), size, result, text, 512)
-        if pointer == ffi.NULL:
-            number = ffi.errno if result[0] == SYSTEM else None
-            detail = ffi.string(text).decode(errors="replace")
-            raise error("ticket-disk" if number in NO_SPACE else "ticket-segment", detail, errno=number)
-        # A call that is under way in another thread keeps the mapping through its own reference.
-        self._pointer = ffi.gc(pointer, lib.qg_ticket_shm_close)
-
-    def close(self) -> None:
-        self._pointer = None
-
-    def _open(self) -> Any:
-        pointer = self._pointer
-        if pointer is None:
-            raise error("state", "the ticket store is closed")
-        return pointer
-
-    def put(self, key: bytes, ticket: bytes, issued_s: int, expires_s: int, now_s: int) -> int:
-        pointer = self._open()
-        return int(lib.qg_ticket_shm_put(pointer, key, ticket, len(ticket), issued_s, expires_s, now_s))
-
-    def get(self, key: bytes, now_s: int) -> tuple[int, bytes]:
-        return self._read(lib.qg_ticket_shm_get, key, now_s)
-
-    def take(self, key: bytes, now_s: int) -> tuple[int, bytes]:
-        return self._read(lib.qg_ticket_shm_take, key, now_s)
-
-    def _read(self, function: Any, key: bytes, now_s: int) -> tuple[int, bytes]:
-        pointer, out = self._open(), ffi.new("uint8_t[]", self.TICKET_MAX)
-        n = int(function(pointer, key, now_s, out, self.TICKET_MAX))
-        return n, bytes(ffi.buffer(out, max(n, 0)))
-
-    def at(self, index: int, now_s: int) -> tuple[int, bytes, bytes]:
-        """(code or length, key, ticket) of the ticket that begins in slot `index`."""
-        pointer, out = self._open(), ffi.new("uint8_t[]", self.TICKET_MAX)
-        key = ffi.new("uint8_t[]", lib.QG_TICKET_KEY)
-        n = int(lib.qg_ticket_shm_at(pointer, index, now_s, key, out, self.TICKET_MAX))
-        return n, bytes(key), bytes(ffi.buffer(out, max(n, 0)))
-
-    def delete(self, key: bytes) -> int:
-        return int(lib.qg_ticket_shm_delete(self._open(), key))
-
-    def clear(self) -> int:
-        return int(lib.qg_ticket_shm_clear(self._open()))
-
-    def info(self) -> tuple[int, dict[str, int]]:
-        """(code, size slots slot_room max_ticket tickets)."""
-        info = ffi.new("qg_ticket_shm_info *")
-        rc = int(lib.qg_ticket_shm_info_of(self._open(), info))
-        return rc, {name: getattr(info, name) for name, _ in ffi.typeof("qg_ticket_shm_info").fields}
 
 
 class Engine:

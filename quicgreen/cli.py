@@ -222,7 +222,8 @@ def _development_certificate(bind: str) -> Any:
     """Without a certificate: one for this machine only."""
     from gevent.baseserver import parse_address as split_address
 
-    from ._engine import parse_address, self_signed
+    from ._contexts import self_signed
+    from ._engine import parse_address
     from .configuration import ServerTls
 
     try:
@@ -469,7 +470,7 @@ def information() -> dict[str, Any]:
     import gevent
     import greenlet
 
-    from . import _engine, hub
+    from . import _contexts, _engine, hub
 
     runtime = hub.current()
     values: dict[str, Any] = {
@@ -492,6 +493,6 @@ def information() -> dict[str, Any]:
         values["udp.send_buffer"] = info["send_buffer"]
         runtime.engine.endpoint_close(endpoint)
     values["QUICPRO_BUSY_POLL"] = os.environ.get("QUICPRO_BUSY_POLL") or "off"
-    for name, value in _engine.config_defaults(is_server=True).items():
+    for name, value in _contexts.config_defaults(is_server=True).items():
         values[f"transport.{name}"] = value
     return values

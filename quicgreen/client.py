@@ -10,24 +10,24 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
 
-from . import _engine, fields, h3, hub
+from . import _contexts, fields, h3, hub
+from .bodies import Body
 from .configuration import ClientTls, Limits, QuicConfiguration, Timeout, busy_poll_us
 from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .hub import thread_id
-from .messages import Body, Response
-from .pool import Origin, Pool, ascii_host, dial, dialled, resolve, seconds_left
+from .messages import Response
+from .pool import Origin, Pool, dial, dialled, resolve, seconds_left
 from .session_keeper import SessionKeeper
 from .session_modes import SessionMode, choose, open_store
 from .ticket_cache import TicketCache, finish_all
 from .tickets import Ticket, TicketStore
+from .urls import PLAIN_PATH, ascii_host, split_url, with_params
 
 _UNSET: Any = object()
 
@@ -50,33 +50,8 @@ _NOTHING: dict[str, str] = {}
 _SPECIAL = {"host", "content-length"}
 """Fields of a request that do more than be sent."""
 
-_PATH_SAFE = "/:@!$&'()*+,;=~%-._"
-_QUERY_SAFE = _PATH_SAFE + '?[]|^`{}\\"'
-_PLAIN_PATH = re.compile(rf"/[\w{re.escape(_PATH_SAFE)}]*(?:\?[\w{re.escape(_QUERY_SAFE)}]*)?", re.ASCII)
-"""A path and query that is sent as it is."""
-
 RequestHeaders = Mapping[str, fields.FieldValue | None] | Iterable[tuple[str, fields.FieldValue | None]]
 """Fields of a request; with None as its value a field of the session is left out."""
-
-
-def _split_url(url: str) -> tuple[str, str]:
-    """(authority, path with query) of an https URL, in the form in which they are sent."""
-    if not isinstance(url, str):
-        raise error("argument", f"a URL is text, not {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as e:
-        raise error("argument", f"{url!r} is not a URL: {e}") from None
-    if parts.scheme != "https" or not host:
-        raise error("argument", f"{url!r}: only https:// URLs can be fetched over QUIC")
-    if parts.username is not None:
-        raise error("argument", "a URL with a user name is not sent (RFC 9110, section 4.2.4)")
-    host = ascii_host(host)
-    authority = f"[{host}]" if ":" in host else host
-    path = quote(parts.path or "/", safe=_PATH_SAFE)
-    query = "?" + quote(parts.query, safe=_QUERY_SAFE) if parts.query else ""
-    return authority if port in (None, 443) else f"{authority}:{port}", path + query
 
 
 def trust(verify: bool | str) -> tuple[str | None, str | None]:
@@ -113,7 +88,7 @@ class _Settings:
         early_data: bool,
     ) -> None:
         file, folder = trust(tls.verify)
-        self.configuration = _engine.Configuration(
+        self.configuration = _contexts.Configuration(
             tls, transport or QuicConfiguration(), tickets=True, ca_file=file, ca_dir=folder
         )
         self.sessions = SessionKeeper(
@@ -394,7 +369,7 @@ class Session:
             pool.runtime.check("this session")
         limit = self.timeout if timeout is _UNSET else Timeout.of(timeout)
         if params:
-            url = _with_params(url, params)
+            url = with_params(url, params)
         origin, path_line = self._targets.get(url) or self._new_target(pool, url)
         if self.headers != self._encoded_for:
             self._encode_headers()
@@ -464,8 +439,8 @@ class Session:
     def _new_target(self, pool: Pool, url: str) -> tuple[Origin, bytes]:
         slash = url.find("/", 8) if isinstance(url, str) and url.startswith("https://") else -1
         origin = pool.origins.get(url[8:slash]) if slash > 0 else None
-        if origin is None or not _PLAIN_PATH.fullmatch(path := url[slash:]):
-            authority, path = _split_url(url)
+        if origin is None or not PLAIN_PATH.fullmatch(path := url[slash:]):
+            authority, path = split_url(url)
             origin = pool.origins.get(authority) or pool.new_origin(authority)
         if len(self._targets) >= _TARGETS_MAX:
             self._targets.clear()
@@ -555,12 +530,6 @@ class Session:
             yield response
         finally:
             response.close()
-
-
-def _with_params(url: str, params: Mapping[str, Any] | list[tuple[str, Any]]) -> str:
-    url, hash_mark, fragment = url.partition("#")
-    query = urlencode(params, doseq=True)
-    return f"{url}{'&' if '?' in url else '?'}{query}{hash_mark}{fragment}"
 
 
 @atexit.register

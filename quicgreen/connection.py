@@ -30,7 +30,8 @@ from .stats import ConnectionStats
 from .stream import H3_NO_ERROR, Stream, stream_error
 
 if TYPE_CHECKING:
-    from ._engine import Configuration, Record
+    from ._contexts import Configuration
+    from ._engine import Record
     from .hub import Runtime
     from .messages import Request
 

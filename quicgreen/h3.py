@@ -31,10 +31,11 @@ from ._engine import (
     STREAM,
     TYPE,
 )
+from .bodies import as_bytes
 from .configuration import Timeout, microseconds
 from .connection import ClientConnection
 from .exceptions import QuicException, error
-from .messages import Response, as_bytes
+from .messages import Response
 from .stream import H3_REQUEST_CANCELLED, Stream, stream_error
 from .upload import Upload
 
@@ -163,9 +164,7 @@ def _upload(
         if rc == 0:
             break
         connection.await_opening(rc, token)
-    stream = Stream(
-        runtime, connection.id, number, timeout=limit.read, owner=connection, write_ended=True
-    )
+    stream = Stream(runtime, connection.id, number, timeout=limit.read, owner=connection, write_ended=True)
     started = time.monotonic()
     upload = None
     try:

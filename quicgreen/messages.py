@@ -32,68 +32,22 @@ from ._engine import (
     UNKNOWN_LENGTH,
     VALUE,
 )
+from .bodies import CHUNK, Body, as_bytes, close_body, exactly, pieces
 from .exceptions import error
 from .fields import lengths, lines, statuses
 from .headers import Headers
 from .hub import thread_id
-from .stream import H3_INTERNAL_ERROR, Stream
+from .stream import H3_INTERNAL_ERROR, Stream, StreamGuard, UnsentStream
 
 if TYPE_CHECKING:
     from .hub import Runtime
     from .server import Server
-
-_CHUNK = 65536
-"""Bytes read at a time from a file or for an iterator: as much as the engine keeps for a stream."""
-
-Body = bytes | bytearray | memoryview | str | Iterable[bytes | str] | Any | None
-"""What may be sent: bytes, text (as UTF-8), a file, or an iterable of bytes or text."""
 
 _FIN_DATE = FIN | DATE
 _FIN_MORE = FIN | MORE
 _HEAD = _engine.METHODS.index("HEAD")
 _LENGTH_LATER = fields.CONTENT_LENGTH_FIRST
 _BODILESS = {204, 304}
-
-
-def as_bytes(piece: Any) -> bytes | bytearray | memoryview:
-    if isinstance(piece, str):
-        return piece.encode()
-    if isinstance(piece, memoryview):
-        return piece.cast("B") if piece.format != "B" or piece.ndim != 1 else piece
-    if isinstance(piece, (bytes, bytearray)):
-        return piece
-    raise error("argument", f"a body consists of bytes or text, not {type(piece).__name__}")
-
-
-def pieces(body: Any) -> Iterator[bytes | bytearray | memoryview]:
-    """The bytes of a file or an iterable, piece by piece."""
-    read = getattr(body, "read", None)
-    if callable(read):
-        return _pieces_of_file(read)
-    if not isinstance(body, Iterable):
-        raise error("argument", f"{type(body).__name__} cannot be sent as a body")
-    return (as_bytes(piece) for piece in body if piece)
-
-
-def _pieces_of_file(read: Callable[[int], Any]) -> Iterator[bytes | bytearray | memoryview]:
-    while chunk := read(_CHUNK):
-        yield as_bytes(chunk)
-
-
-def exactly(length: int, parts: Iterable[Any]) -> Iterator[Any]:
-    """The parts, which must be `length` bytes together.
-
-    Raises:
-        QuicClientException: they are more, or fewer.
-    """
-    left = length
-    for part in parts:
-        if len(part) > left:
-            raise error("content-length", f"more than the {length} bytes announced")
-        left -= len(part)
-        yield part
-    if left:
-        raise error("content-length", f"{length - left} bytes, announced as {length}")
 
 
 class _Received:
@@ -174,22 +128,10 @@ class _Received:
             raise error("body-too-large", f"more than {limit} bytes")
         return rest
 
-    def iter_bytes(self, chunk_size: int = _CHUNK) -> Iterator[bytes]:
+    def iter_bytes(self, chunk_size: int = CHUNK) -> Iterator[bytes]:
         """The body in pieces of at most `chunk_size` bytes, each as soon as it came."""
         while piece := self._read(chunk_size, None):
             yield piece
-
-
-class _Unsent(Stream):
-    """The stream of a response that has no body (RFC 9110, section 6.4.1): what is written is dropped."""
-
-    __slots__ = ()
-
-    def _write(self, data: bytes | bytearray | memoryview, flags: int) -> int:
-        return len(data)
-
-    def send_trailers(self, trailers: fields.Fields) -> None:
-        pass
 
 
 class Request(_Received):
@@ -343,7 +285,7 @@ class Request(_Received):
         if record[STATUS] == _HEAD or status in _BODILESS:
             self._answered = 2
             self._send_head(flags, head)
-            _close(body)
+            close_body(body)
             return
         self._answered = 1
         self._send_head(flags & ~FIN, head)
@@ -356,7 +298,7 @@ class Request(_Received):
             stream.reset(H3_INTERNAL_ERROR)
             raise
         finally:
-            _close(body)
+            close_body(body)
         self._answered = 2
 
     def start_response(self, status: int = 200, headers: fields.Fields = ()) -> Stream:
@@ -372,7 +314,7 @@ class Request(_Received):
         if self._record[STATUS] == _HEAD or status in _BODILESS:
             self._answered = 2
             self._send_head(FIN | date, head)
-            return self._new_stream(_Unsent)
+            return self._new_stream(UnsentStream)
         self._answered = 1
         self._send_head(date, head)
         return self.stream
@@ -426,12 +368,6 @@ def _pairs(headers: fields.Fields) -> Iterable[tuple[str, fields.FieldValue]]:
     return items() if items is not None else headers  # type: ignore[return-value]
 
 
-def _close(body: Any) -> None:
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()
-
-
 class Response(_Received):
     """A response as a client sees it. Attribute names are requests' and httpx's.
 
@@ -448,7 +384,7 @@ class Response(_Received):
     """Character set for `text`, when the response does not say or lies."""
 
     _content: bytes | None = None
-    _guard: _Guard | None = None
+    _guard: StreamGuard | None = None
     _given_up = False  # closed before its end
 
     def __init__(
@@ -485,7 +421,7 @@ class Response(_Received):
     def _begin_body(self, on_done: Callable[[Any], None] | None) -> None:
         """Not everything came at once: somebody has to end it."""
         record = self._record
-        self._guard = _Guard(self._owner, record[CONN], record[STREAM], on_done)
+        self._guard = StreamGuard(self._owner, record[CONN], record[STREAM], on_done)
         if record[FLAGS] & FIN:
             stream = self.stream
             if record[FLAGS] & MORE:
@@ -571,7 +507,7 @@ class Response(_Received):
         """The body."""
         return self.read()
 
-    def iter_bytes(self, chunk_size: int = _CHUNK) -> Iterator[bytes]:
+    def iter_bytes(self, chunk_size: int = CHUNK) -> Iterator[bytes]:
         """The body in pieces of at most `chunk_size` bytes, each as soon as it came. A body that is here
         already is kept, and can be had again."""
         if self._guard is not None and self._content is None:
@@ -601,7 +537,7 @@ class Response(_Received):
         """The body, parsed as JSON (RFC 8259). Raises ValueError when it is not."""
         return json_module.loads(self.read(), **options)
 
-    def iter_text(self, chunk_size: int = _CHUNK) -> Iterator[str]:
+    def iter_text(self, chunk_size: int = CHUNK) -> Iterator[str]:
         """The body as text, in pieces."""
         import codecs
 
@@ -651,26 +587,3 @@ class Response(_Received):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-class _Guard:
-    """Sees to it that a response which nobody reads to its end is given up, when it is forgotten too."""
-
-    __slots__ = ("conn", "on_done", "owner", "stream")
-
-    def __init__(self, owner: Any, conn: int, stream: int, on_done: Callable[[Any], None] | None) -> None:
-        self.owner = owner
-        self.conn = conn
-        self.stream = stream
-        self.on_done = on_done
-
-    def disarm(self) -> None:
-        """It came to its end."""
-        owner, self.owner = self.owner, None
-        if self.on_done is not None:
-            self.on_done(owner)
-
-    def __del__(self) -> None:
-        # May run in any thread: only leave word. The runtime gives it up at its next turn.
-        if self.owner is not None:
-            self.owner._runtime.dropped.append((self.conn, self.stream, self.on_done, self.owner))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import errno
 import ipaddress
-import re
 import time
 import weakref
 from collections import deque
@@ -20,48 +19,16 @@ from typing import Any, TypeVar
 
 from gevent.event import Event
 
-from . import _engine, hub
+from . import _contexts, _engine, hub
 from .configuration import Limits, Timeout
 from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .session_keeper import SessionKeeper
+from .urls import ascii_host, split_authority
 
 _ORIGINS_MAX = 1024
 
-_HOST = re.compile(r"[\w.:%-]+", re.ASCII)
-"""Names, with the underscores that DNS knows, and addresses. Nothing that would end a C string."""
-
-
 # ---------------------------------------------------------------- names
-
-
-def ascii_host(host: str) -> str:
-    """A host name as DNS and TLS want it (RFC 5891)."""
-    if host.isascii():
-        if not _HOST.fullmatch(host):
-            raise error("argument", f"{host!r} is not a host name")
-        return host.lower().rstrip(".")
-    import idna
-
-    try:
-        return idna.encode(host, uts46=True).decode()
-    except idna.IDNAError as e:
-        raise error("argument", f"{host!r} is not a host name: {e}") from None
-
-
-def split_authority(authority: str) -> tuple[str, int]:
-    """(host, port) of what a URL says between the slashes."""
-    host, _, port = authority.rpartition(":")
-    if authority.startswith("["):
-        host, _, port = authority[1:].partition("]")
-        port = port.removeprefix(":")
-    elif not host:
-        host, port = authority, ""
-    if port and not (port.isdigit() and 0 < int(port) < 65536):
-        raise error("argument", f"{port!r} is not a port")
-    if not host:
-        raise error("argument", f"{authority!r} has no host")
-    return host, int(port) if port else 443
 
 
 def seconds_left(deadline: float | None) -> float | None:
@@ -122,7 +89,7 @@ def dial(
     runtime: hub.Runtime,
     kind: type[_Connection],
     addresses: list[Any],
-    configuration: _engine.Configuration,
+    configuration: _contexts.Configuration,
     name: str | None,
     deadline: float | None,
     prepare: Callable[[_Connection], None] | None = None,
@@ -199,7 +166,7 @@ class Pool:
     def __init__(
         self,
         runtime: hub.Runtime,
-        configuration: _engine.Configuration,
+        configuration: _contexts.Configuration,
         limits: Limits,
         server_name: str | None,
         sessions: SessionKeeper,

@@ -16,18 +16,8 @@ from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
 from . import _engine, hub
-from ._engine import (
-    ACCEPTED,
-    CONN,
-    IDLE,
-    REQUEST,
-    TYPE,
-    Configuration,
-    Engine,
-    Keys,
-    Record,
-    ReplayRegister,
-)
+from ._contexts import Configuration, Keys, ReplayRegister
+from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Engine, Record
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
 from .exceptions import error

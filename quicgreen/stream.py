@@ -9,6 +9,7 @@ A stream may be read by one greenlet and written by another at the same time; tw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import _engine, fields
@@ -263,3 +264,38 @@ class Stream:
         if result not in (_engine.STATE, _engine.INVALID, _engine.STOPPED):
             self._read_ended = True
         return stream_error(-result, code, raw=self._raw)
+
+
+class UnsentStream(Stream):
+    """The stream of a response that has no body (RFC 9110, section 6.4.1): what is written is dropped."""
+
+    __slots__ = ()
+
+    def _write(self, data: bytes | bytearray | memoryview, flags: int) -> int:
+        return len(data)
+
+    def send_trailers(self, trailers: fields.Fields) -> None:
+        pass
+
+
+class StreamGuard:
+    """Sees to it that a response which nobody reads to its end is given up, when it is forgotten too."""
+
+    __slots__ = ("conn", "on_done", "owner", "stream")
+
+    def __init__(self, owner: Any, conn: int, stream: int, on_done: Callable[[Any], None] | None) -> None:
+        self.owner = owner
+        self.conn = conn
+        self.stream = stream
+        self.on_done = on_done
+
+    def disarm(self) -> None:
+        """It came to its end."""
+        owner, self.owner = self.owner, None
+        if self.on_done is not None:
+            self.on_done(owner)
+
+    def __del__(self) -> None:
+        # May run in any thread: only leave word. The runtime gives it up at its next turn.
+        if self.owner is not None:
+            self.owner._runtime.dropped.append((self.conn, self.stream, self.on_done, self.owner))

@@ -10,10 +10,10 @@ from typing import Any
 
 import gevent
 
+from .bodies import exactly, pieces
 from .configuration import Timeout
 from .connection import ClientConnection
 from .exceptions import QuicClientException, QuicException
-from .messages import exactly, pieces
 from .stream import H3_REQUEST_CANCELLED, Stream
 
 
@@ -66,9 +66,7 @@ class Upload:
         never will, its event is on the way, and this changes nothing."""
         stream = self._stream
         if self._limit.read_us and self._response in self._runtime.targets:
-            self._runtime.engine.await_response(
-                stream._conn, stream.id, self._response, self._limit.read_us
-            )
+            self._runtime.engine.await_response(stream._conn, stream.id, self._response, self._limit.read_us)
 
     def _failed(self, e: Exception) -> None:
         """Tell whoever waits for the response; if it is here already, the server has to know."""

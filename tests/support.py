@@ -20,7 +20,7 @@ from gevent.event import Event
 from greenlet import greenlet
 
 import quicgreen
-from quicgreen import _engine, hub
+from quicgreen import _contexts, hub
 from quicgreen.configuration import ServerTls
 from quicgreen.stream import Stream
 
@@ -34,7 +34,7 @@ PATIENCE_S = 5.0
 @cache
 def certificate() -> tuple[str, str]:
     """(certificate, key) for this host, signed by itself."""
-    return _engine.self_signed("localhost,127.0.0.1,::1")
+    return _contexts.self_signed("localhost,127.0.0.1,::1")
 
 
 def server_tls(**options: Any) -> ServerTls:

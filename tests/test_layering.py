@@ -46,7 +46,8 @@ def _levels(drawing: str) -> dict[str, int]:
 
 def test_the_drawing_has_every_file() -> None:
     python, c = levels()
-    assert set(python) == set(MODULES) - ENTRIES
+    packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")} - {"testing"}
+    assert set(python) == set(MODULES) - ENTRIES | packages
     generated = {"qpack_tables"}  # and belongs to the two that include it
     assert set(c) == {p.stem for p in (ROOT / "cext" / "src").glob("*.[ch]")} - generated
 
@@ -92,15 +93,18 @@ def test_modules_import_downward(name: str) -> None:
 
 def test_only_the_binding_imports_the_c_module() -> None:
     users = {p.name for p in PACKAGE.rglob("*.py") if "quicgreen._core" in imports(p)}
-    assert users == {"_engine.py"}
+    assert users == {"_engine.py", "_contexts.py"}
     knows_cffi = {p.name for p in PACKAGE.rglob("*.py") if any(n.split(".")[0] == "cffi" for n in imports(p))}
-    assert knows_cffi <= {"_engine.py"}
+    assert knows_cffi <= {"_engine.py", "_contexts.py"}
 
 
 def test_only_hub_knows_the_hub_and_the_loop() -> None:
     inner = re.compile(r"gevent\.(hub|_\w+|libev\w*|libuv\w*|core|get_hub)\b")
-    assert {p.name for p in PACKAGE.rglob("*.py") if any(map(inner.match, imports(p)))} == {"hub.py"}
-    # A request's greenlet asks its parent to run its links, as gevent's do; `quicgreen info` names the loop.
+    assert {p.name for p in PACKAGE.rglob("*.py") if any(map(inner.match, imports(p)))} == {
+        "hub.py",
+        "cli.py",
+    }
+    # A command has its own words for Ctrl-C. A request's greenlet asks its parent to run its links, as gevent's do; `quicgreen info` names the loop.
     uses = {
         p.name
         for p in PACKAGE.rglob("*.py")
@@ -126,7 +130,7 @@ def test_the_core_never_blocks_a_thread(name: str) -> None:
                 (".read_bytes", ".read_text", ".write_bytes", ".write_text")
             ):
                 blocking.add(called)
-    assert blocking == set()
+    assert blocking == {"settings": {"open"}}.get(name, set())  # once, when a session begins
 
 
 def test_what_runs_in_the_hub_does_not_log() -> None:
@@ -208,7 +212,7 @@ def system_calls(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", C_SOURCES, ids=lambda p: p.name)
 def test_system_calls_stay_in_their_files(path: Path) -> None:
     found = system_calls(path)
-    if path.name in ("engine.c", "udp.c", "pair.c"):
+    if path.name in ("engine.c", "udp.c", "pair.c", "ticket_segment.c", "ticket_shm.c"):
         assert found, "the pattern finds what is there"
         assert not {f for f in found if f.startswith("clock_")}
     else:

@@ -43,7 +43,7 @@ from quicgreen import (
     QuicTimeoutException,
     Timeout,
 )
-from quicgreen._engine import Keys
+from quicgreen._contexts import Keys
 from quicgreen.testing import Certificate, Link
 
 

@@ -48,7 +48,7 @@ from quicgreen import (
     QuicTimeoutException,
     hub,
 )
-from quicgreen._engine import Keys, self_signed
+from quicgreen._contexts import Keys, self_signed
 from quicgreen.configuration import ServerTls
 
 # ---------------------------------------------------------------- spawn

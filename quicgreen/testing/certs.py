@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _engine
+from .. import _contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def self_signed(folder: str | os.PathLike[str], *names: str, days: float = 30) -
 
 
 def _write_self_signed(names: tuple[str, ...], days: float, certfile: Path, keyfile: Path) -> str:
-    cert, key = _engine.self_signed(",".join(names), max(1, round(days)))
+    cert, key = _contexts.self_signed(",".join(names), max(1, round(days)))
     certfile.write_text(cert, encoding="ascii")
     _write_key(keyfile, key.encode("ascii"))
     return cert

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .. import _engine
+from .. import _contexts, _engine
 from ..exceptions import QuicException, error
 from .store import fingerprint
 from .ticket import Ticket
@@ -44,7 +44,7 @@ class SharedMemoryTicketStore:
         self.path = path if path is not None else default_path()
         self._wanted = size
         self._clock = clock
-        self._segment = _engine.TicketSegment(self.path, size)
+        self._segment = _contexts.TicketSegment(self.path, size)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call the segment; open the file anew when it was removed in the meantime."""
@@ -53,7 +53,7 @@ class SharedMemoryTicketStore:
             code = result[0] if isinstance(result, tuple) else result
             if code != _engine.GONE:
                 return result if code >= 0 else self._raise(code)
-            self._segment = _engine.TicketSegment(self.path, self._wanted)
+            self._segment = _contexts.TicketSegment(self.path, self._wanted)
         raise error("ticket-segment", f"{self.path} is removed again and again")
 
     def _raise(self, code: int) -> None:

@@ -34,7 +34,7 @@ from greenlet import greenlet
 
 import quicgreen
 from helpers import bodies, routes
-from quicgreen import _engine, hub
+from quicgreen import _contexts, _engine, hub
 from quicgreen.configuration import ServerTls
 
 VERSION = f"quicgreen/{quicgreen.__version__}"
@@ -182,7 +182,7 @@ def main() -> None:
         ),
         config=quicgreen.QuicConfiguration(**options.get("config", {})),
         retry=options.get("retry", "never"),
-        keys=_engine.Keys(bytes.fromhex(secret), origin_s=options["origin_s"]) if secret else None,
+        keys=_contexts.Keys(bytes.fromhex(secret), origin_s=options["origin_s"]) if secret else None,
         stream_timeout=options.get("stream_timeout", 60.0),
     )
     server.start()
