@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from support import check_python, hello, new_session, serving
+from support import hello, new_session, serving
 
 import quicgreen
 from quicgreen.testing import Certificate, authority, self_signed
@@ -115,32 +115,3 @@ def test_self_signed_is_believed_only_by_who_was_told(tmp_path: Path) -> None:
     assert fetch(certificate, verify=certificate.ca_certs) == "hello"
     with pytest.raises(quicgreen.QuicTlsHandshakeException):
         fetch(certificate, verify=True)
-
-
-def test_a_strict_openssl_believes_self_signed(tmp_path: Path) -> None:
-    """As Python's own ssl asks for since 3.13: RFC 5280's extensions must be there."""
-    certificate = self_signed(tmp_path, "localhost")
-    check_python(
-        """
-        import ssl, sys
-        certfile, keyfile = sys.argv[1:]
-        for_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        for_server.load_cert_chain(certfile, keyfile)
-        for_client = ssl.create_default_context(cafile=certfile)
-        for_client.verify_flags |= ssl.VERIFY_X509_STRICT
-        one, two = ssl.MemoryBIO(), ssl.MemoryBIO()
-        sides = [
-            for_client.wrap_bio(one, two, server_hostname="localhost"),
-            for_server.wrap_bio(two, one, server_side=True),
-        ]
-        for turn in range(10):
-            for side in list(sides):
-                try:
-                    side.do_handshake()
-                    sides.remove(side)
-                except ssl.SSLWantReadError:
-                    pass
-        assert not sides
-        """,
-        *certificate.pair,
-    )
