@@ -190,8 +190,12 @@ class Runtime:
         target = self.targets.pop(token, None)
         if target is None:
             return False
-        self.hub.loop.run_callback(target.__self__.throw, exception)  # type: ignore[attr-defined]
+        self.throw(target.__self__, exception)  # type: ignore[attr-defined]
         return True
+
+    def throw(self, waiting: greenlet, exception: BaseException | type[BaseException]) -> None:
+        """Raise an exception in a greenlet at this loop's next turn."""
+        self.hub.loop.run_callback(waiting.throw, exception)
 
     def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run what blocks in a thread of gevent's pool, and wait for it."""

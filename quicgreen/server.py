@@ -295,7 +295,7 @@ class Server:
         own_ways = [g for g in handlers if isinstance(g, Greenlet)]
         for g in handlers:
             if g not in own_ways:
-                self._runtime.hub.loop.run_callback(g.throw, GreenletExit)
+                self._runtime.throw(g, GreenletExit)
         gevent.sleep(0)
         gevent.killall(own_ways, block=False)
         gevent.joinall(own_ways, timeout=1)

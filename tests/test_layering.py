@@ -104,7 +104,8 @@ def test_only_hub_knows_the_hub_and_the_loop() -> None:
         "hub.py",
         "cli.py",
     }
-    # A command has its own words for Ctrl-C. A request's greenlet asks its parent to run its links, as gevent's do; `quicgreen info` names the loop.
+    # A command has its own words for Ctrl-C. A request's greenlet asks its parent to run its links, as
+    # gevent's do; `quicgreen info` names the loop.
     uses = {
         p.name
         for p in PACKAGE.rglob("*.py")
