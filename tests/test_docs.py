@@ -53,7 +53,7 @@ def test_links_and_paths_exist(page: Path) -> None:
     links = [x for x in re.findall(r"\]\(([^)#]+)", text) if "://" not in x]
     missing = [x for x in links if not (page.parent / x).exists()]
     paths = re.findall(r"`((?:cext|quicgreen|tests|docs|loadtests|examples)/[\w./-]*)[`/]", text)
-    missing += [x for x in paths if not (ROOT / x).exists()]
+    missing += [x for x in paths if "NAME" not in x and not (ROOT / x).exists()]
     assert missing == []
 
 
