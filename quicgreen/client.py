@@ -449,8 +449,8 @@ class Session:
     def _new_target(self, pool: Pool, url: str) -> tuple[Origin, bytes]:
         slash = url.find("/", 8) if isinstance(url, str) and url.startswith("https://") else -1
         origin = pool.origins.get(url[8:slash]) if slash > 0 else None
-        if origin is not None and PLAIN_PATH.fullmatch(path := url[slash:]):
-            line = fields.plain_path_line(path)
+        if origin is not None and PLAIN_PATH.fullmatch(url, slash):
+            line = fields.plain_path_line(url[slash:])
         else:
             authority, path = split_url(url)
             origin = pool.origins.get(authority) or pool.new_origin(authority)
