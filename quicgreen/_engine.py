@@ -33,6 +33,8 @@ _SUBMISSION = struct.Struct("<HHIQQQQQII8x")
 assert _EVENT.size == ffi.sizeof("qg_event")
 assert _SUBMISSION.size == ffi.sizeof("qg_submission")
 _pack_submission = _SUBMISSION.pack_into
+_pack_response = struct.Struct("<HHIQQ24xII8x").pack_into
+"""A submission without token, timeout and code, which become 0."""
 
 CONNECTED: int = lib.QG_EVENT_CONNECTED
 ACCEPTED: int = lib.QG_EVENT_ACCEPTED
@@ -300,6 +302,26 @@ class Engine:
         if ring[at]:  # the oldest submission still stands here: the ring is full
             lib.qg_engine_submit(self._pointer)
         _pack_submission(ring, at, op, flags, used, conn, stream, token, timeout_us, code, n, m)
+        at += 64
+        self._next = at if at < self._capacity else 0
+        if not self.dirty:
+            self.dirty = True
+            self._mark()
+
+    def respond(self, flags: int, conn: int, stream: int, head: bytes, body: bytes) -> None:
+        """`submit` for the answers of a server, which are most of what is submitted: shorter by the fields
+        that they do not have."""
+        used = self._used
+        ring = self._ring
+        at = self._next
+        n, m = len(head), len(body)
+        end = used + n + m
+        if end > self._out_size or ring[at]:
+            self.submit(OP_RESPOND, flags, conn, stream, 0, 0, 0, head, body)
+            return
+        self._out[used:end] = head + body if m else head
+        self._used = end
+        _pack_response(ring, at, OP_RESPOND, flags, used, conn, stream, n, m)
         at += 64
         self._next = at if at < self._capacity else 0
         if not self.dirty:

@@ -25,7 +25,6 @@ from ._engine import (
     METHODS,
     MORE,
     OFFSET,
-    OP_RESPOND,
     PATH_LEN,
     STATUS,
     STREAM,
@@ -259,7 +258,7 @@ class Request(_Received):
                 self._answered = 2
                 if record[STATUS] == _HEAD:
                     body = b""
-                self._engine.submit(OP_RESPOND, flags, record[CONN], record[STREAM], 0, 0, 0, head, body)
+                self._engine.respond(flags, record[CONN], record[STREAM], head, body)
                 return
         self._respond_in_pieces(status, head, flags, declared, body)
 
@@ -329,7 +328,7 @@ class Request(_Received):
 
     def _send_head(self, flags: int, head: bytes) -> None:
         record = self._record
-        self._engine.submit(OP_RESPOND, flags, record[CONN], record[STREAM], 0, 0, 0, head, b"")
+        self._engine.respond(flags, record[CONN], record[STREAM], head, b"")
 
     # ---------------------------------------------------------------- for the server
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,9 @@ class Server:
         self._endpoint = -1
         self._token = 0  # of the listener's events; 0: not started
         self._running: set[Any] = set()  # greenlets that waited at least once
+        self._running_raw: weakref.WeakSet[greenlet] = (
+            weakref.WeakSet()
+        )  # those that tell nobody of their end
         self._stopped = Event()
         self._stopped.set()
         self._idle = Event()
@@ -137,7 +141,7 @@ class Server:
             self._spawn: Callable[[Any], None] = self._spawn_greenlet
         elif spawn == "raw":
             self._spawn = self._spawn_raw
-            self._raw_main = self._run_raw
+            self._raw_main = self._run
         elif spawn is None:
             self._spawn = self._run
         elif isinstance(spawn, int) and not isinstance(spawn, bool) and spawn > 0:
@@ -291,7 +295,7 @@ class Server:
     def _kill_handlers(self) -> None:
         """All but the caller, which may be one of them. One that does not end within a second is left
         alone: it finds its connection closed."""
-        handlers = [g for g in self._running if g is not getcurrent()]
+        handlers = [g for g in (*self._running, *self._running_raw) if g is not getcurrent()]
         own_ways = [g for g in handlers if isinstance(g, Greenlet)]
         for g in handlers:
             if g not in own_ways:
@@ -362,21 +366,14 @@ class Server:
             g.rawlink(self._running.discard)
 
     def _spawn_raw(self, item: Any) -> None:
+        # What it raises comes out in the hub: here, or where it is switched to later, which reports it too.
         g = greenlet(self._raw_main)
-        g.switch(item)
-        if g:
-            self._running.add(g)
-
-    def _run_raw(self, item: Any) -> None:
         try:
-            self._run(item)
-        except GreenletExit:
-            pass
+            g.switch(item)
         except BaseException:
             self._runtime.hub.handle_error(item, *sys.exc_info())
-        finally:
-            if self._running:
-                self._running.discard(getcurrent())
+        if g:
+            self._running_raw.add(g)
 
     def _spawn_in_pool(self, item: Any) -> None:
         if not self.pool.full():
