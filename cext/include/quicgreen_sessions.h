@@ -21,7 +21,7 @@ typedef struct qg_replay_counts {
     uint64_t first;    /* early data that was let through */
     uint64_t repeated; /* refused: the register had it */
     uint64_t full;     /* refused: no more fits this period */
-    uint64_t quiet;    /* refused: it began too recently, or the clock went back */
+    uint64_t quiet;    /* refused: it began too recently, or the wall clock went back */
 } qg_replay_counts;
 
 /* In this process's memory. `capacity`: ClientHellos per period. `quiet_s`: seconds from now in which

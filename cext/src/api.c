@@ -224,6 +224,7 @@ int qg_conn_resume(qg_engine *e, uint64_t id, const uint8_t *ticket, size_t len,
     }
     const uint8_t *session = qg__ticket_open(ticket, len, &conn->remembered, &session_len);
     if (session == NULL || quiche_conn_set_session(conn->quiche, session, session_len) != 0) {
+        SSL_set_session(conn->ssl, NULL); /* quiche may have got half of it */
         return QG_INVALID;
     }
     SSL_set_early_data_enabled(conn->ssl, early != 0);
@@ -241,9 +242,9 @@ int qg_session_info_of(qg_engine *e, uint64_t id, qg_session_info *out) {
     *out = (qg_session_info){
         .is_resumed = SSL_session_reused(conn->ssl) == 1,
         .in_early_data = qg__conn_is_early(conn),
-        .early_data = !conn->established || !conn->early_sent ? QG_EARLY_NONE
-                      : accepted                              ? QG_EARLY_ACCEPTED
-                                                              : QG_EARLY_REFUSED,
+        .early_data = !conn->established || !qg__conn_early_tried(conn) ? QG_EARLY_NONE
+                      : accepted                                        ? QG_EARLY_ACCEPTED
+                                                                        : QG_EARLY_REFUSED,
         .reason = SSL_early_data_reason_string(SSL_get_early_data_reason(conn->ssl)),
     };
     return QG_OK;

@@ -44,7 +44,8 @@ typedef struct qg_datapath_ops {
     /* Room for the next run, at least QG_RUN_MAX bytes, or NULL when nothing may be sent now. */
     uint8_t *(*begin)(qg_datapath *dp);
 
-    /* `len` bytes were written there, in datagrams of `segment` bytes. */
+    /* `len` bytes were written there, in datagrams of `segment` bytes. A second commit after one begin
+     * is for the bytes behind those of the first. */
     void (*commit)(qg_datapath *dp, size_t len, size_t segment, const qg_addr *from,
                    const qg_addr *to);
 

@@ -24,11 +24,11 @@ void qg__h3_start(qg_conn *conn);
  */
 bool qg__h3_readable(qg_conn *conn, uint64_t id);
 
-/* Go on with a stream whose request waited for credit, or whose response for somebody who wants it.
- */
 /* Announce the requests that were held, as far as there is credit and room. False: no room. */
 bool qg__h3_say_held(qg_conn *conn);
 
+/* Go on with a stream whose request waited for credit, or whose response for somebody who wants it.
+ */
 bool qg__h3_resume(qg_stream *stream);
 
 /* Body bytes into `out`. Returns how many (0 only at the end), with *fin; QG_AGAIN, QG_RESET,

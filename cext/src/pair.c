@@ -23,6 +23,7 @@ typedef struct pair_end {
     unsigned queued;
     packet *lent; /* what the last receive gave out */
     uint8_t *tx;
+    size_t tx_used; /* since begin */
     qg_pair_filter filter;
     void *filter_arg;
 } pair_end;
@@ -59,7 +60,9 @@ static int pair_receive(qg_datapath *dp, qg_dgram *out, int max) {
 }
 
 static uint8_t *pair_begin(qg_datapath *dp) {
-    return ((pair_end *)dp)->tx;
+    pair_end *end = (pair_end *)dp;
+    end->tx_used = 0;
+    return end->tx;
 }
 
 static void deliver(pair_end *end, const uint8_t *data, size_t len, const qg_addr *from,
@@ -84,14 +87,16 @@ static void deliver(pair_end *end, const uint8_t *data, size_t len, const qg_add
 static void pair_commit(qg_datapath *dp, size_t len, size_t segment, const qg_addr *from,
                         const qg_addr *to) {
     pair_end *end = (pair_end *)dp;
+    uint8_t *run = end->tx + end->tx_used;
     for (size_t at = 0; at < len; at += segment) {
         size_t n = qg__min(segment, len - at);
         dp->counters->datagrams_sent++;
         dp->counters->bytes_sent += n;
-        if (end->filter == NULL || end->filter(end->filter_arg, end->tx + at, n)) {
-            deliver(end, end->tx + at, n, from, to);
+        if (end->filter == NULL || end->filter(end->filter_arg, run + at, n)) {
+            deliver(end, run + at, n, from, to);
         }
     }
+    end->tx_used += len;
 }
 
 static int pair_flush(qg_datapath *dp) {

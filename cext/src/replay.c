@@ -6,9 +6,6 @@
 
 #include "hash.h"
 
-/* Clocks are set by less than this without anybody noticing, and BoringSSL counts whole seconds. */
-#define CLOCK_SLACK_S 1
-
 /* Two tables, of this period and the one before: what is in neither is older than a period. */
 typedef struct memory_replay {
     qg_replay base;
@@ -16,8 +13,9 @@ typedef struct memory_replay {
     uint32_t capacity;    /* of a table */
     uint64_t quiet_until_ns;
     uint64_t period_began_ns;
-    uint64_t latest_wall_s;
     qg_hash now, before;
+    /* The wall clock at the latest ClientHello in each table, and of those that were forgotten. */
+    uint64_t now_wall_s, before_wall_s, forgotten_wall_s;
     qg_replay_counts counts;
 } memory_replay;
 
@@ -29,20 +27,35 @@ static bool empty(qg_hash *table) {
     return ok;
 }
 
+static void forget_before(memory_replay *m) {
+    empty(&m->before);
+    m->forgotten_wall_s =
+        m->before_wall_s > m->forgotten_wall_s ? m->before_wall_s : m->forgotten_wall_s;
+}
+
 static void turn(memory_replay *m, uint64_t now_ns) {
     const uint64_t period_ns = QG_REPLAY_PERIOD_S * QG_NS_PER_S;
     uint64_t passed_ns = now_ns - m->period_began_ns;
     if (passed_ns < period_ns) {
         return;
     }
-    qg__hash_free(&m->before);
+    forget_before(m);
+    qg_hash emptied = m->before;
     m->before = m->now;
-    m->now = (qg_hash){0};
-    empty(&m->now);
+    m->before_wall_s = m->now_wall_s;
+    m->now = emptied;
+    m->now_wall_s = 0;
     if (passed_ns >= 2 * period_ns) {
-        empty(&m->before);
+        forget_before(m);
     }
     m->period_began_ns = now_ns;
+}
+
+/* Could one that was forgotten look fresh? Tables go by the clock that nobody sets, but a ticket's age
+ * by the wall clock. Set back, that makes old ClientHellos young, some of them hours later, when it
+ * comes by the time at which they were made. */
+static bool in_doubt(const memory_replay *m, uint64_t now_ns, uint64_t wall_s) {
+    return now_ns < m->quiet_until_ns || wall_s < m->forgotten_wall_s + QG_REPLAY_PERIOD_S;
 }
 
 static bool enter(memory_replay *m, const uint8_t random[32], uint64_t now_ns, uint64_t wall_s) {
@@ -55,15 +68,15 @@ static bool enter(memory_replay *m, const uint8_t random[32], uint64_t now_ns, u
         m->counts.repeated++;
         return false;
     }
-    if (now_ns < m->quiet_until_ns || wall_s + CLOCK_SLACK_S < m->latest_wall_s) {
+    if (in_doubt(m, now_ns, wall_s)) {
         m->counts.quiet++;
         return false;
     }
-    m->latest_wall_s = wall_s > m->latest_wall_s ? wall_s : m->latest_wall_s;
     if (m->now.count >= m->capacity || !qg__hash_put(&m->now, random, len, 1)) {
         m->counts.full++;
         return false;
     }
+    m->now_wall_s = wall_s > m->now_wall_s ? wall_s : m->now_wall_s;
     m->counts.first++;
     return true;
 }

@@ -4,8 +4,8 @@
  * 1. A ClientHello whose random was let through is not let through again while its ticket's age would
  *    still pass (RFC 8446, section 8.3): QG_REPLAY_PERIOD_S at least.
  * 2. When in doubt the answer is no: the register is full, it began after the keys did, or the wall
- *    clock went back, which makes old ClientHellos young. The connection then resumes without early
- *    data, so a no costs a round trip and nothing else.
+ *    clock went back to where ClientHellos that were forgotten are young again. The connection then
+ *    resumes without early data, so a no costs a round trip and nothing else.
  * 3. It may be used by engines of several threads at once.
  *
  * Backends fill `qg_replay_ops`; memory is the first, a shared segment will be the second. */

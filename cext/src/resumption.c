@@ -24,9 +24,13 @@ void qg__conn_look_for_early(qg_conn *conn) {
     }
 }
 
+bool qg__conn_early_tried(const qg_conn *conn) {
+    return conn->is_server ? conn->handshake.early_offered : conn->early_sent;
+}
+
 void qg__conn_end_early(qg_conn *conn) {
     qg_counters *counters = conn->engine->counters;
-    bool tried = conn->is_server ? conn->handshake.early_offered : conn->early_sent;
+    bool tried = qg__conn_early_tried(conn);
     bool accepted = SSL_early_data_accepted(conn->ssl) == 1;
     conn->wants_early = false;
     counters->early_data_accepted += tried && accepted;

@@ -17,6 +17,9 @@ void qg__conn_start_streams(qg_conn *conn);
 /* Server: the first flight was read. Start early, if there is early data. */
 void qg__conn_look_for_early(qg_conn *conn);
 
+/* Did the client send requests in early data? (A server sees only that it said so.) */
+bool qg__conn_early_tried(const qg_conn *conn);
+
 /* The handshake is complete: count, and see to it that what was refused is sent again at once. */
 void qg__conn_end_early(qg_conn *conn);
 

@@ -2,10 +2,15 @@
 
 #include <openssl/bytestring.h>
 #include <openssl/mem.h>
+#include <openssl/sha2.h>
 #include <stdlib.h>
 
 #define MAGIC            "QGS1"
 #define EXTENDED_CONNECT 1
+
+/* Where the check of a ticket stands. */
+#define CHECK_AT  16
+#define CHECK_LEN (QG_TICKET_HEADER - CHECK_AT)
 
 /* Fields of a session's ASN.1 structure that hold the peer's certificates (BoringSSL's
  * ssl_asn1.cc). */
@@ -94,15 +99,32 @@ void qg__session_forget(qg_handshake *handshake) {
     }
 }
 
+/* What stands at CHECK_AT. */
+static void checksum(const uint8_t *ticket, size_t len, uint8_t out[SHA256_DIGEST_LENGTH]) {
+    SHA256_CTX sha;
+    SHA256_Init(&sha);
+    SHA256_Update(&sha, ticket, CHECK_AT);
+    SHA256_Update(&sha, ticket + QG_TICKET_HEADER, len - QG_TICKET_HEADER);
+    SHA256_Final(out, &sha);
+}
+
 void qg__ticket_seal(qg_ticket *ticket, const qg_remembered *remembered) {
+    uint8_t sum[SHA256_DIGEST_LENGTH];
     memcpy(ticket->bytes, MAGIC, 4);
     qg__put32(ticket->bytes + 4, remembered->extended_connect ? EXTENDED_CONNECT : 0);
     qg__put64(ticket->bytes + 8, remembered->max_field_section_size);
+    checksum(ticket->bytes, ticket->len, sum);
+    memcpy(ticket->bytes + CHECK_AT, sum, CHECK_LEN);
 }
 
 const uint8_t *qg__ticket_open(const uint8_t *ticket, size_t len, qg_remembered *remembered,
                                size_t *session_len) {
+    uint8_t sum[SHA256_DIGEST_LENGTH];
     if (len <= QG_TICKET_HEADER || len > QG_TICKET_MAX || memcmp(ticket, MAGIC, 4) != 0) {
+        return NULL;
+    }
+    checksum(ticket, len, sum);
+    if (memcmp(ticket + CHECK_AT, sum, CHECK_LEN) != 0) {
         return NULL;
     }
     remembered->extended_connect = (qg__get32(ticket + 4) & EXTENDED_CONNECT) != 0;

@@ -2,13 +2,15 @@
  *
  * A ticket, as the caller keeps it
  *
- *    0      4        8                 16
- *    | "QGS1" | flags  | max field section  | quiche's form of a session
+ *    0        4        8                    16      24
+ *    | "QGS1" | flags  | max field section  | check | quiche's form of a session
  *
- * The flags say what else HTTP/3 must remember for early data (RFC 9114, section 7.2.4.2). quiche's
- * form is the TLS session and the peer's transport parameters, each with its length, 8 bytes, before
- * it. The peer's certificates are left out of the session: they are no part of a resumption, and would
- * be most of its bytes. All numbers are big-endian. */
+ * The flags say what else HTTP/3 must remember for early data (RFC 9114, section 7.2.4.2). The check is
+ * SHA-256 of all the rest, cut: a server that is offered a session whose secret was damaged fails the
+ * handshake (RFC 8446, section 4.2.11), so such a ticket must not be offered. quiche's form is the TLS
+ * session and the peer's transport parameters, each with its length, 8 bytes, before it. The peer's
+ * certificates are left out of the session: they are no part of a resumption, and would be most of its
+ * bytes. All numbers are big-endian. */
 #ifndef QG_SESSION_H
 #define QG_SESSION_H
 
@@ -17,7 +19,7 @@
 #include "base.h"
 #include "quicgreen_sessions.h"
 
-#define QG_TICKET_HEADER 16
+#define QG_TICKET_HEADER 24
 
 /* Tickets that a connection keeps until they are told. Servers send one to four. */
 #define QG_TICKETS_KEPT 8
@@ -56,7 +58,7 @@ void qg__session_forget(qg_handshake *handshake);
 /* Write the header of a ticket. */
 void qg__ticket_seal(qg_ticket *ticket, const qg_remembered *remembered);
 
-/* Take a ticket apart: quiche's form, or NULL when it is none of this version. */
+/* Take a ticket apart: quiche's form, or NULL when it is none of this version, or damaged. */
 const uint8_t *qg__ticket_open(const uint8_t *ticket, size_t len, qg_remembered *remembered,
                                size_t *session_len);
 

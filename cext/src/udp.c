@@ -127,7 +127,8 @@ static int udp_receive(qg_datapath *dp, qg_dgram *out, int max) {
 
 static uint8_t *udp_begin(qg_datapath *dp) {
     udp *u = (udp *)dp;
-    if (!dp->blocked && (u->runs == TX_RUNS || TX_BYTES - u->tx_used < QG_RUN_MAX)) {
+    /* Two runs may be committed to one room. */
+    if (!dp->blocked && (u->runs + 2 > TX_RUNS || TX_BYTES - u->tx_used < QG_RUN_MAX)) {
         dp->ops->flush(dp);
     }
     return dp->blocked ? NULL : u->tx + u->tx_used;

@@ -194,20 +194,28 @@ static qg_tls *new_tls(const rig_options *o, bool is_server) {
     const char *alpn = is_server ? o->server_alpn : o->client_alpn;
     bool mine = is_server || o->client_cert;
     bool checks = is_server ? o->ask_client : o->verify || o->distrust;
+    char *chain = calloc(o->chain + 1, sizeof c->cert);
+    for (unsigned i = 0; mine && i <= o->chain; i++) {
+        strcat(chain, c->cert);
+    }
     qg_tls_options options = {
         .abi = QG_ABI,
         .is_server = is_server,
         .verify_peer = checks,
         .require_peer = is_server && o->need_client,
-        .cert_pem = mine ? c->cert : NULL,
+        .cert_pem = mine ? chain : NULL,
         .key_pem = mine ? c->key : NULL,
         .ca_file = checks && !o->distrust ? c->file : NULL,
         .alpn = (const uint8_t *)alpn,
         .alpn_len = strlen(alpn),
         .keys = is_server ? o->tickets : NULL,
+        .replay = is_server ? o->replay : NULL,
+        .tickets = !is_server && o->take_tickets,
+        .groups = is_server ? o->server_groups : o->client_groups,
     };
     char error[200] = "";
     qg_tls *tls = qg_tls_new(&options, error, sizeof error);
+    free(chain);
     CHECK_TEXT(error, strlen(error), "");
     CHECK(tls != NULL);
     return tls;

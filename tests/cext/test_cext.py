@@ -12,7 +12,7 @@ import toolchain
 
 HERE = Path(__file__).resolve().parent
 TESTS = sorted(HERE.glob("test_*.c"))
-SHARED = [HERE / "check.c", HERE / "harness.c", HERE / "h3_peer.c"]
+SHARED = [HERE / "check.c", HERE / "harness.c", HERE / "h3_peer.c", HERE / "early.c"]
 FLAGS = [
     "-O1",
     "-fno-omit-frame-pointer",

@@ -69,6 +69,25 @@ TEST(a_run_arrives_in_datagrams) {
     close_ends(&e);
 }
 
+/* A packet that is longer than the run it was written behind follows as a run of its own. */
+TEST(two_runs_of_one_room) {
+    ends e;
+    qg_dgram got[8];
+    open_ends(&e);
+    for (int i = 0; i < 2; i++) {
+        uint8_t *room = e.dp[0]->ops->begin(e.dp[0]);
+        memcpy(room, "abc1234567", 10);
+        e.dp[0]->ops->commit(e.dp[0], 3, 3, &e.addr[0], &e.addr[1]);
+        e.dp[0]->ops->commit(e.dp[0], 7, 7, &e.addr[0], &e.addr[1]);
+    }
+    CHECK_EQ(e.dp[1]->ops->receive(e.dp[1], got, 8), 4);
+    for (int i = 0; i < 4; i += 2) {
+        CHECK_TEXT(got[i].data, got[i].len, "abc");
+        CHECK_TEXT(got[i + 1].data, got[i + 1].len, "1234567");
+    }
+    close_ends(&e);
+}
+
 TEST(what_does_not_fit_a_receive_comes_with_the_next) {
     ends e;
     qg_dgram got[2];
