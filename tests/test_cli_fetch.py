@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
 from helpers.commands import START_S, Site, command, complaint, run, run_process
-from support import make_server, url_of
+from support import make_server, serving, url_of
+
+from quicgreen._contexts import Keys, ReplayRegister
 
 
 def test_fetch(site: Site) -> None:
@@ -230,3 +235,201 @@ def test_an_interrupted_fetch_leaves_no_traceback(site: Site, path: str) -> None
         fetching.signal(signal.SIGINT)
         status, _, err = fetching.end()
     assert (status, err) == (130, "")
+
+
+# ---------------------------------------------------------------- sessions
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the user's tickets, which is not there yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "quicgreen" / "tickets"
+
+
+@pytest.fixture
+def early() -> Iterator[Site]:
+    """A server that takes early data."""
+    found = Site()
+    with serving(found, early_data=True) as server:
+        found.url = url_of(server).rstrip("/")
+        yield found
+        found.go_on.set()
+
+
+FULL = "* TLS full handshake: no session ticket for this server"
+NOT_TAKEN = "* TLS full handshake: the server did not take the session ticket"
+RESUMED = "* TLS session resumed"
+UNUSED = "* Early data: not used"
+ACCEPTED = "* Early data: accepted"
+
+
+def told(result: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """What it said of its session: (handshake, early data)."""
+    assert (result.returncode, result.stdout) == (0, "hello\n"), result.stderr
+    lines = result.stderr.splitlines()
+    handshake, early = ([x for x in lines if x.startswith(y)] for y in ("* TLS ", "* Early data: "))
+    assert (len(handshake), len(early)) == (1, 1)
+    return handshake[0], early[0]
+
+
+def warnings_of(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return [x for x in result.stderr.splitlines() if "arning" in x]
+
+
+def test_a_second_process_resumes_with_early_data(early: Site, cache: Path) -> None:
+    for expected in ((FULL, UNUSED), (RESUMED, ACCEPTED)):
+        assert told(run_process("fetch", "-k", "-v", early.url + "/")) == expected
+    # Each took a ticket and brought others: it goes on so.
+    for _ in range(4):
+        assert told(run("fetch", "-k", "-v", early.url + "/")) == (RESUMED, ACCEPTED)
+    assert len(early.seen) == 6
+    assert {oct(p.stat().st_mode & 0o777) for p in cache.iterdir()} == {"0o600"}
+    assert oct(cache.stat().st_mode & 0o777) == "0o700"
+
+
+def test_who_verifies_does_not_resume_what_was_not_verified(files: Path, cache: Path) -> None:
+    site = Site()
+    with serving(site, certfile=str(files / "both.pem")) as server:
+        for trust, expected in (
+            (["-k"], FULL),
+            (["--cacert", str(files / "cert.pem")], FULL),
+            (["--cacert", str(files / "cert.pem")], RESUMED),
+            (["-k"], RESUMED),
+        ):
+            assert told(run("fetch", "-v", *trust, url_of(server)))[0] == expected
+
+
+def test_a_server_without_early_data(site: Site, cache: Path) -> None:
+    for expected in (FULL, RESUMED, RESUMED):
+        assert told(run("fetch", "-k", "-v", site.url + "/")) == (expected, UNUSED)
+
+
+def test_early_data_can_be_left_out(early: Site, cache: Path) -> None:
+    assert told(run("fetch", "-k", "-v", early.url + "/"))[0] == FULL
+    assert told(run("fetch", "-k", "-v", "--no-tls-earlydata", early.url + "/")) == (RESUMED, UNUSED)
+    assert told(run("fetch", "-k", "-v", "--tls-earlydata", early.url + "/")) == (RESUMED, ACCEPTED)
+
+
+def test_a_form_is_not_sent_early(early: Site, cache: Path) -> None:
+    assert told(run("fetch", "-k", "-v", early.url + "/"))[0] == FULL
+    assert told(run("fetch", "-k", "-v", "-d", "a=1", early.url + "/")) == (RESUMED, UNUSED)
+    assert [(r.method, r.early_data) for r in early.seen] == [("GET", False), ("POST", False)]
+
+
+def test_refused_early_data_is_sent_again(cache: Path) -> None:
+    keys, sites = Keys(), [Site(), Site()]
+    with serving(sites[0], keys=keys, replay=ReplayRegister(), early_data=True) as server:
+        url, address = url_of(server), server.address
+        assert told(run("fetch", "-k", "-v", url))[0] == FULL
+    with serving(sites[1], address, keys=keys):
+        handshake, early_data = told(run("fetch", "-k", "-v", url))
+    assert handshake == RESUMED
+    assert early_data.startswith("* Early data: refused")
+    assert len(sites[1].seen) == 1
+
+
+def test_a_server_with_other_keys(cache: Path) -> None:
+    with serving(Site()) as server:
+        url, address = url_of(server), server.address
+        assert told(run("fetch", "-k", "-v", url))[0] == FULL
+    with serving(Site(), address):
+        assert told(run("fetch", "-k", "-v", url)) == (NOT_TAKEN, UNUSED)
+        assert told(run("fetch", "-k", "-v", url)) == (RESUMED, UNUSED)
+
+
+def test_without_sessions(site: Site, cache: Path) -> None:
+    for _ in range(2):
+        assert told(run("fetch", "-k", "-v", "--no-sessionid", site.url + "/"))[0] == FULL
+    assert not cache.exists()
+    assert told(run("fetch", "-k", "-v", "--sessionid", site.url + "/"))[0] == FULL
+    kept = sorted(cache.iterdir())
+    assert kept
+    assert told(run("fetch", "-k", "-v", "--no-sessionid", site.url + "/"))[0] == FULL
+    assert sorted(cache.iterdir()) == kept
+
+
+def test_a_file_of_sessions(early: Site, cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sessions"
+    arguments = ["fetch", "-k", "-v", "--ssl-sessions", str(path), early.url + "/"]
+    for process, expected in ((run, FULL), (run_process, RESUMED), (run, RESUMED)):
+        assert told(process(*arguments))[0] == expected
+        assert oct(path.stat().st_mode & 0o777) == "0o600"
+    assert not cache.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sessions"]
+
+
+@pytest.mark.parametrize("kind", ["foreign", "folder", "nowhere", "open to others"])
+def test_a_file_of_sessions_that_cannot_be_used(site: Site, cache: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "sessions"
+    if kind == "foreign":
+        path.write_text("my thesis\n")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "nowhere":
+        path = tmp_path / "no" / "such" / "folder"
+    else:
+        path.write_text("")
+        path.chmod(0o666)
+    arguments = ["fetch", "-k", "--ssl-sessions", str(path), site.url + "/"]
+    result = run(*arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
+    result = run(*arguments, "-v")
+    assert told(result)[0] == FULL
+    assert str(path) in warnings_of(result)[0]
+    if kind == "foreign":
+        assert path.read_text() == "my thesis\n"
+
+
+def test_settings_choose_the_store(
+    site: Site, cache: Path, tmp_path: Path, segment_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way in a process of its own; what one store has the others do not."""
+    config = tmp_path / "quicpro.toml"
+    config.write_text(f'[quicpro]\nticket_store = "{tmp_path / "configured"}"\n')
+    ways: list[dict[str, str]] = [
+        {"QUICPRO_TICKET_STORE": str(tmp_path / "named")},
+        {"QUICPRO_CONFIG": str(config)},
+        {"QUICPRO_SESSION_MODE": "shm_lru", "QUICPRO_SHM_PATH": segment_path},
+    ]
+    for way in ways:
+        for process, expected in ((run_process, FULL), (run, RESUMED)):
+            with monkeypatch.context() as patch:
+                for name, value in way.items():
+                    patch.setenv(name, value)
+                assert told(process("fetch", "-k", "-v", site.url + "/"))[0] == expected
+    assert list((tmp_path / "named").iterdir())
+    assert list((tmp_path / "configured").iterdir())
+    assert os.path.exists(segment_path)
+    monkeypatch.setenv("QUICPRO_SESSION_MODE", "live")
+    for _ in range(2):
+        assert told(run_process("fetch", "-k", "-v", site.url + "/"))[0] == FULL
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("store", ["redis://127.0.0.1:1/0", "{}/form"])
+def test_a_store_that_fails_is_no_failure_of_the_fetch(
+    site: Site, files: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    monkeypatch.setenv("QUICPRO_TICKET_STORE", store.format(files))
+    result = run("fetch", "-k", site.url + "/")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
+    result = run("fetch", "-k", "-v", site.url + "/")
+    assert told(result)[0] == FULL
+    assert warnings_of(result)
+    assert all(line.startswith("* Warning: session tickets: ") for line in warnings_of(result))
+
+
+def test_a_setting_that_is_wrong(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUICPRO_SESSION_MODE", "sometimes")
+    result = run("fetch", "-k", site.url + "/")
+    assert result.returncode == 3
+    assert "QUICPRO_SESSION_MODE" in complaint(result)
+    monkeypatch.delenv("QUICPRO_SESSION_MODE")
+    (tmp_path / "config").write_text("[quicpro]\nshm_sise = 5\n")
+    monkeypatch.setenv("QUICPRO_CONFIG", str(tmp_path / "config"))
+    result = run("fetch", "-k", site.url + "/")
+    assert (result.returncode, result.stdout) == (0, "hello\n")
+    assert complaint(result).startswith("warning: ")
+    assert "shm_sise" in complaint(result)
+    assert run("fetch", "-k", "-s", site.url + "/").stderr == ""

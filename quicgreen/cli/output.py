@@ -52,6 +52,9 @@ _ADVICE = {
     "handshake-timeout": "check that UDP reaches the server's port; --connect-timeout gives it more time",
     "http-status": "without -f its body is shown",
     "bind": "see --bind",
+    "ticket": "it is torn, another version of quicgreen made it, or it is something else",
+    "ticket-folder": "it must be yours, and writable for you and not for others",
+    "ticket-redis": "see that the server runs and takes writes; --store names another place",
     "certificate-file": "see --certfile and --keyfile: both are PEM files, and the key is the certificate's",
 }
 """What to do next, where it is something else than for a program."""
@@ -107,13 +110,16 @@ def exit_code(e: QuicException) -> int:
 
 @contextlib.contextmanager
 def warnings_to(show: Callable[[Warning], None]) -> Iterator[None]:
-    """Our own warnings are for `show`: who runs a command has no use for the line of code that gave one."""
+    """Our own warnings are for `show`, each text once: who runs a command has no use for the line of code
+    that gave one."""
+    seen = set()
 
     def show_warning(message: Any, category: type[Warning], *more: Any, **options: Any) -> None:
-        if issubclass(category, QuicWarning):
-            show(message)
-        else:
+        if not issubclass(category, QuicWarning):
             shown(message, category, *more, **options)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            show(message)
 
     with warnings.catch_warnings():
         shown = warnings.showwarning

@@ -33,9 +33,10 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end. In a thread: the server that it talks to lives in this process."""
+    """Run the command to its end. In a thread: the server that it talks to lives in this process.
+    `env`: more of its environment."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    options |= {"text": True, "timeout": START_S, "env": environment()}
+    options |= {"text": True, "timeout": START_S, "env": environment(**options.pop("env", {}))}
     return gevent.get_hub().threadpool.apply(subprocess.run, ([*QUICGREEN, *arguments],), options)
 
 
