@@ -84,7 +84,7 @@ def describe(mode: SessionMode) -> str:
 
 def without_password(url: str) -> str:
     """What is printed gets pasted into reports."""
-    return re.sub(r"://[^/@]*@", "://***@", url)
+    return re.sub(r"(?<=://)[^/]*(?=@)|(?<=password=)[^&]*", "***", url)
 
 
 def is_shared(store: TicketStore) -> bool:
