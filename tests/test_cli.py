@@ -25,9 +25,16 @@ def test_the_installed_command_is_the_module() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["serve", "fetch", "info", "--version"]),
-        (["serve"], ["MODULE:HANDLER", "--bind", "--certfile", "--no-patch", "--graceful-timeout"]),
+        ([], ["serve", "fetch", "ping", "tickets", "info", "--version"]),
+        (
+            ["serve"],
+            ["MODULE:HANDLER", "--bind", "--certfile", "--no-patch", "--graceful-timeout", "--early-data"],
+        ),
         (["fetch"], ["--insecure", "--cacert", "--output", "--connect-timeout", "--max-time", "--fail"]),
+        (["fetch"], ["--ssl-sessions", "--no-sessionid", "--no-tls-earlydata"]),
+        (["ping"], ["HOST[:PORT]", "--count", "--interval", "--insecure"]),
+        (["tickets"], ["list", "show", "export", "import", "clear"]),
+        (["tickets", "export"], ["KEY_OR_HOST", "--output", "--store"]),
         (["info"], ["key"]),
     ],
 )

@@ -97,6 +97,21 @@ def test_serve_with_a_certificate(app: Path) -> None:
         assert served.end()[0] == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--early-data"]])
+def test_serve_with_early_data(app: Path, options: list[str]) -> None:
+    """It is off unless it is asked for, and then said."""
+    with command("serve", "app:handle", "-b", "127.0.0.1:0", *options, cwd=app) as served:
+        url = served.url()
+        assert ("early data (0-RTT) is taken" in served.wait_for("")) == bool(options)
+        for _ in range(2):
+            result = run("fetch", "-k", "-v", "--ssl-sessions", str(app / "sessions"), url)
+            assert (result.returncode, result.stdout) == (0, "True")
+        assert "* TLS session resumed\n" in result.stderr
+        assert ("* Early data: accepted\n" in result.stderr) == bool(options)
+        served.signal(signal.SIGTERM)
+        assert served.end()[0] == 0
+
+
 @pytest.mark.parametrize("bind", ["[::1]:0", "localhost:0"])
 def test_serve_on_other_names_of_this_machine(app: Path, bind: str) -> None:
     with command("serve", "app:handle", "--bind", bind, cwd=app) as served:
