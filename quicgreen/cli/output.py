@@ -112,7 +112,7 @@ def exit_code(e: QuicException) -> int:
 def warnings_to(show: Callable[[Warning], None]) -> Iterator[None]:
     """Our own warnings are for `show`, each text once: who runs a command has no use for the line of code
     that gave one."""
-    seen = set()
+    seen: set[str] = set()
 
     def show_warning(message: Any, category: type[Warning], *more: Any, **options: Any) -> None:
         if not issubclass(category, QuicWarning):

@@ -85,7 +85,7 @@ class _Pinger:
         ip, port = connection.remote_address
         tell(f"PING {self._host} ({ip}) port {port}: HTTP/3 over QUIC version 1")
         tell(f"full handshake: {text}")
-        ticket = self._ticket(connection)
+        ticket = connection.export_ticket(_TICKET_S)
         if ticket is None:
             tell("resumed handshake: not tried, the server gives no session tickets")
             return
@@ -130,14 +130,6 @@ class _Pinger:
         except QuicException:
             pass  # the request says why
         return time.monotonic()
-
-    @staticmethod
-    def _ticket(connection: Connection) -> Ticket | None:
-        with gevent.Timeout(_TICKET_S, False):
-            while not connection.tickets and not connection.closed:
-                gevent.sleep(0.002)
-        ticket: Ticket | None = connection.export_ticket()
-        return ticket
 
     # ---------------------------------------------------------------- round trips
 
