@@ -313,6 +313,7 @@ class Session:
         self._closed = False
         self._own: dict[str, str] = {}  # the default fields, with names in lower case
         self._encoded = b""  # the same as lines
+        self._added: set[str] = set()  # names of other fields: see _is_added
         self._encoded_for: Any = None  # what they were made from
         self._targets: dict[str, tuple[Origin, bytes]] = {}  # by URL, bounded
 
@@ -419,32 +420,44 @@ class Session:
                 raise error("argument", f"{name} belongs to a request, not to all of a session")
         self._encoded = fields.encode(own)
         self._own = own
+        self._added.clear()
         self._encoded_for = headers
 
     def _plain_lines(self, headers: Any) -> bytes | None:
         """The session's fields and the request's, for a mapping that only adds some; None for any other."""
         if not isinstance(headers, dict):
             return None
-        own = self._own
+        added = self._added
         known = fields.lines.get
         encoded = [self._encoded]
         for item in headers.items():
             name, value = item
-            lower = str(name).lower()
-            if value is None or lower in own or lower in _SPECIAL or lower[:1] == ":":
+            if value is None or (name not in added and not self._is_added(name)):
                 return None
             encoded.append(known(item) or fields.line(name, value))
         return b"".join(encoded)
 
+    def _is_added(self, name: Any) -> bool:
+        """A field of this name is none of the session's, and does no more than be sent."""
+        lower = str(name).lower()
+        if lower in self._own or lower in _SPECIAL or lower[:1] == ":":
+            return False
+        if len(self._added) < _TARGETS_MAX:
+            self._added.add(name)
+        return True
+
     def _new_target(self, pool: Pool, url: str) -> tuple[Origin, bytes]:
         slash = url.find("/", 8) if isinstance(url, str) and url.startswith("https://") else -1
         origin = pool.origins.get(url[8:slash]) if slash > 0 else None
-        if origin is None or not PLAIN_PATH.fullmatch(path := url[slash:]):
+        if origin is not None and PLAIN_PATH.fullmatch(url, slash):
+            line = fields.plain_path_line(url[slash:])
+        else:
             authority, path = split_url(url)
             origin = pool.origins.get(authority) or pool.new_origin(authority)
+            line = fields.path_line(path)
         if len(self._targets) >= _TARGETS_MAX:
             self._targets.clear()
-        target = self._targets[url] = (origin, fields.path_line(path))
+        target = self._targets[url] = (origin, line)
         return target
 
     # ---------------------------------------------------------------- life

@@ -144,6 +144,11 @@ def path_line(path: str) -> bytes:
         raise error("argument", f"{path!r} is not a path: quote what is not allowed in one (RFC 3986)")
     if path[:1] != "/" and path != "*":
         raise error("argument", f"{path!r} is not a path: it begins with a slash")
+    return plain_path_line(path)
+
+
+def plain_path_line(path: str) -> bytes:
+    """The same for what is known to be a path."""
     if len(path) <= _PLAIN_MAX:
         return b"\x51%c%b" % (len(path), path.encode())
     return pseudo_line(":path", path)

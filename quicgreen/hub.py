@@ -48,6 +48,9 @@ _switch = greenlet.switch
 
 _READ = 1  # libev's EV_READ and libuv's UV_READABLE
 
+_FAR_S = 2**31
+"""68 years."""
+
 _SPIN_ROUNDS = 64
 """Turns that a spinning flush may take before the loop's other watchers get theirs."""
 
@@ -95,6 +98,13 @@ class Runtime:
             # At the lowest priority it runs after gevent's own prepare watcher, which runs callbacks.
             self._prepare = loop.prepare(ref=False, priority=loop.MINPRI)
             self._prepare.start(self._on_first_prepare)
+        # gevent's io watchers on libuv share a handle, and have a `ref` that means nothing: there the handle
+        # is let go of for good, and the loop kept alive by a watcher that does nothing else.
+        self._alive = self._io
+        if self._prepare is None:
+            self._io._watcher_ref.ref = False
+            self._alive = loop.timer(_FAR_S, ref=False)
+            self._alive.start(_nothing)
         # A hub tells nobody that it ends, and its loop must not go before our watchers.
         hub.destroy = self._on_hub_destroyed
         # Callbacks that are added after gevent's prepare watcher ran would wait for the network too.
@@ -180,7 +190,7 @@ class Runtime:
             raise BlockingSwitchOutError("waiting for the network is not possible in the hub")
         self._references += 1
         if self._references == 1:
-            self._io.ref = True
+            self._alive.ref = True
         self.targets[token] = current.switch
         try:
             record = _switch(self.hub)
@@ -191,7 +201,7 @@ class Runtime:
             self.targets.pop(token, None)
             self._references -= 1
             if self._references == 0 and not self.engine.closed:
-                self._io.ref = False
+                self._alive.ref = False
 
     def interrupt(self, token: int, exception: BaseException) -> bool:
         """Raise an exception in the greenlet that waits for this event, instead of the event. False when
@@ -217,12 +227,12 @@ class Runtime:
         """Keep the loop alive."""
         self._references += 1
         if self._references == 1:
-            self._io.ref = True
+            self._alive.ref = True
 
     def unreference(self) -> None:
         self._references -= 1
         if self._references == 0 and not self.engine.closed:
-            self._io.ref = False
+            self._alive.ref = False
 
     # ---------------------------------------------------------------- checks
 
@@ -253,7 +263,7 @@ class Runtime:
         self.hub.destroy(*arguments, **options)
 
     def _stop_watchers(self) -> None:
-        for watcher in (self._io, self._prepare, self._no_sleep):
+        for watcher in (self._io, self._alive, self._prepare, self._no_sleep):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
@@ -263,6 +273,7 @@ class Runtime:
         self.forked = True
         if not self.engine.closed:
             self._io.stop()
+            self._alive.stop()
             self._no_sleep.stop()
             if self._prepare is not None:
                 self._prepare.stop()

@@ -498,8 +498,13 @@ class Response(_Received):
     def read(self) -> bytes:
         """All of the body; kept, so that it can be asked for again."""
         if self._content is None:
-            self._content = self._read(-1, None)
-            self._done()
+            if self._guard is None and self._whole:  # it came with the head
+                self._check()
+                self._content = self._rest_inline()
+                self._inline = 0
+            else:
+                self._content = self._read(-1, None)
+                self._done()
         return self._content
 
     @property

@@ -39,7 +39,7 @@ from quicgreen import (
     QuicException,
     QuicServerException,
 )
-from quicgreen._engine import self_signed
+from quicgreen._contexts import self_signed
 from quicgreen.configuration import ServerTls
 
 # ---------------------------------------------------------------- start and stop
@@ -163,7 +163,8 @@ def test_serve_forever_of_a_started_one() -> None:
     serving_it.get(timeout=PATIENCE_S)
 
 
-def test_a_server_keeps_the_program_alive_until_it_is_stopped() -> None:
+@pytest.mark.parametrize("loop", ["libev-cext", "libuv"])
+def test_a_server_keeps_the_program_alive_until_it_is_stopped(loop: str) -> None:
     code = """
         import gevent
         from support import *
@@ -173,7 +174,7 @@ def test_a_server_keeps_the_program_alive_until_it_is_stopped() -> None:
         gevent.wait()
         print("stopped", server.closed)
     """
-    assert check_python(code).split() == ["stopped", "True"]
+    assert check_python(code, GEVENT_LOOP=loop).split() == ["stopped", "True"]
 
 
 @pytest.mark.parametrize("spawn", ["default", "raw", 10, "pool", "spawn"])

@@ -134,7 +134,7 @@ qg_config *qg_config_new(const qg_config_options *o, qg_tls *tls, char *error, s
         return NULL;
     }
     qg_config *c = calloc(1, sizeof *c);
-    quiche_config *q = quiche_config_new(QUICHE_PROTOCOL_VERSION);
+    quiche_config *q = qgq_config_new();
     if (c == NULL || q == NULL || !apply(q, o)) {
         snprintf(error, capacity,
                  c == NULL || q == NULL ? "out of memory" : "unknown cc_algorithm: %s",

@@ -8,6 +8,8 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use boring::ssl::{SslContextBuilder, SslMethod};
+
 pub use quiche::*;
 
 /// An `Instant` and the nanoseconds of CLOCK_MONOTONIC at the same time: Rust does not say what an
@@ -31,6 +33,20 @@ pub extern "C" fn qgq_conn_timeout_at_ns(conn: &Connection, now_ns: u64) -> u64 
             None => ns.saturating_sub(instant.duration_since(due).as_nanos() as u64),
         },
     }
+}
+
+/// A configuration of transport settings, null when there is no memory. The TLS of its connections is the
+/// engine's own.
+///
+/// quiche's own `quiche_config_new` reads the system's trusted certificates first, which takes 4 to 10 ms.
+#[no_mangle]
+pub extern "C" fn qgq_config_new() -> *mut Config {
+    SslContextBuilder::new(SslMethod::tls())
+        .ok()
+        .and_then(|tls| Config::with_boring_ssl_ctx_builder(PROTOCOL_VERSION, tls).ok())
+        .map_or(std::ptr::null_mut(), |config| {
+            Box::into_raw(Box::new(config))
+        })
 }
 
 /// Let a connection take more stream data than its congestion window has room for, by this factor, so
