@@ -286,6 +286,7 @@ class ClientConnection(BaseConnection):
         self._configuration = configuration  # the engine has its own reference; this keeps it findable
         self._token = runtime.new_token()
         self._established = Event()
+        self._ticket_event = Event()
         runtime.targets[self._token] = self._on_event
         rc, value = self._engine.connect(
             address, configuration, server_name, self._token, microseconds(timeout)
@@ -308,6 +309,7 @@ class ClientConnection(BaseConnection):
             if self.on_ticket is not None:
                 early = bool(record[FLAGS] & _engine.EARLY)
                 self.on_ticket(self._engine.take(record), record[VALUE], early)
+            self._ticket_event.set()
             return
         super()._on_event(record)
         if record[TYPE] == CONNECTED:
@@ -316,6 +318,7 @@ class ClientConnection(BaseConnection):
     def _end(self) -> None:
         self._runtime.targets.pop(self._token, None)
         self._established.set()
+        self._ticket_event.set()
         super()._end()
 
     # ---------------------------------------------------------------- resumption
@@ -325,11 +328,24 @@ class ClientConnection(BaseConnection):
         that this version can use: the connection goes on without."""
         return self._engine.resume(self.id, ticket, early) == 0
 
-    def export_ticket(self) -> Any | None:
+    def export_ticket(self, timeout: float = 0.0) -> Any | None:
         """A session ticket of this server, for one other connection to it, in this process or another one
-        (`connect(ticket=...)`; `Ticket.to_bytes`); None until one came, which is when the handshake is
-        complete or soon after."""
+        (`connect(ticket=...)`; `Ticket.to_bytes`). Servers send some when the handshake is complete, or soon
+        after: when there is none, the next one is waited for at most `timeout` seconds. None when none
+        came."""
         self._runtime.check("this connection")
+        self._ticket_event.clear()
+        ticket = self._take_ticket()
+        if ticket is None and timeout > 0 and self._why is None:
+            self._runtime.reference()
+            try:
+                self._ticket_event.wait(timeout)
+            finally:
+                self._runtime.unreference()
+            ticket = self._take_ticket()
+        return ticket
+
+    def _take_ticket(self) -> Any | None:
         if self.tickets:
             return self.tickets.pop()
         return None if self.fetch_ticket is None else self.fetch_ticket()

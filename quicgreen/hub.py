@@ -57,6 +57,15 @@ _SPIN_ROUNDS = 64
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
+def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Exception | None, Any]:
+    """(failure, value). Of what is raised in one of its threads gevent prints a traceback, also when somebody
+    catches it."""
+    try:
+        return None, function(*arguments)
+    except Exception as e:
+        return e, None
+
+
 class Runtime:
     """The engine of one hub, and who waits for what."""
 
@@ -209,7 +218,10 @@ class Runtime:
 
     def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run what blocks in a thread of gevent's pool, and wait for it."""
-        return self.hub.threadpool.apply(function, arguments)
+        failure, value = self.hub.threadpool.apply(_attempt, (function, arguments))
+        if failure is not None:
+            raise failure
+        return value
 
     def reference(self) -> None:
         """Keep the loop alive."""

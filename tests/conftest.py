@@ -5,12 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from helpers.census import Census
+from helpers.commands import Site, write_files
 from helpers.redis_server import RedisServer
+from support import make_server, url_of
 
 from quicgreen.testing import Authority, Certificate, authority
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of the user's settings and tickets counts here, and his cache folder stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("QUICPRO_")]:
+            patch.delenv(name)
+        built = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quicgreen"
+        if not os.environ.get("QUICGREEN_BUILD_CACHE"):
+            patch.setenv("QUICGREEN_BUILD_CACHE", str(built))  # what is compiled stays where it is
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +66,22 @@ def nothing_left():
     before = Census.taken()
     yield
     before.assert_restored()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server in this process, and what it was asked."""
+    found = Site()
+    server = make_server(found)
+    server.start()
+    found.url = url_of(server).rstrip("/")
+    yield found
+    found.go_on.set()
+    server.stop(timeout=0)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with what commands are given."""
+    write_files(tmp_path)
+    return tmp_path

@@ -438,3 +438,26 @@ def test_the_cause_of_an_end(flags: int, code: int, text: str, cause: str, sent:
     assert e.request_sent is sent
     detail = text.removeprefix("invalid certificate: ")
     assert detail in str(e)
+
+
+# ---------------------------------------------------------------- tickets
+
+
+def test_a_ticket_is_waited_for_and_each_is_given_once() -> None:
+    with serving(hello) as server:
+        host, port = server.address
+        connection = connect(server)
+        first = connection.export_ticket(timeout=PATIENCE_S)  # the handshake is complete just now
+        assert (first.host, first.port, first.alpn) == (host, port, "h3")
+        assert wait_until(lambda: connection.tickets), "servers send two"
+        second = connection.export_ticket()
+        assert second.data != first.data
+        assert connection.export_ticket() is None
+        assert connection.export_ticket(timeout=0.02) is None
+        waiting = gevent.spawn(connection.export_ticket, 60.0)
+        turn_loop()
+        connection.close()
+        assert waiting.get(timeout=PATIENCE_S) is None, "no other one will come"
+        assert connection.export_ticket(timeout=60.0) is None
+        with connect(server, ticket=first) as resumed:
+            assert resumed.is_resumed

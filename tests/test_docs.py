@@ -1,17 +1,24 @@
-"""The documentation against the code: the page of errors, and links.
+"""The documentation against the code: the page of errors, links, and the examples of the page of sessions.
 
 `python tests/test_docs.py` writes the page of errors anew.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import gevent
 import pytest
+from support import hello, serving
 
 from quicgreen import exceptions
 from quicgreen.exceptions import CAUSES
+from quicgreen.testing import Certificate
 
 ROOT = Path(__file__).resolve().parent.parent
 ERRORS = ROOT / "docs" / "errors.md"
@@ -55,6 +62,53 @@ def test_links_and_paths_exist(page: Path) -> None:
     paths = re.findall(r"`((?:cext|quicgreen|tests|docs|loadtests|examples)/[\w./-]*)[`/]", text)
     missing += [x for x in paths if "NAME" not in x and not (ROOT / x).exists()]
     assert missing == []
+
+
+# ---------------------------------------------------------------- docs/sessions.md
+
+SESSIONS = (ROOT / "docs" / "sessions.md").read_text()
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", SESSIONS, re.MULTILINE | re.DOTALL)
+
+
+def test_every_example_says_what_it_prints() -> None:
+    assert len(EXAMPLES) >= 7
+    assert all("# -> " in example for example in EXAMPLES)
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+        s.bind(("::", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_prints_what_it_says(
+    number: int, tmp_path: Path, segment_path: str, certificate: Certificate
+) -> None:
+    """As a program of its own, against a server that takes early data; or its own server, with our files."""
+    code = EXAMPLES[number]
+    expected = re.findall(r"# -> (.*)", code)
+    for name, path in (("cert.pem", certificate.certfile), ("key.pem", certificate.keyfile)):
+        (tmp_path / name).symlink_to(path)
+    environment = {
+        **os.environ,
+        "PYTHONWARNINGS": "error",
+        "SSL_CERT_FILE": certificate.ca_certs,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "QUICPRO_SHM_PATH": segment_path,
+    }
+    with serving(
+        hello, ("", 0), certfile=certificate.certfile, keyfile=certificate.keyfile, early_data=True
+    ) as server:
+        port = _free_port() if "Server(" in code else server.server_port
+        run = gevent.get_hub().threadpool.apply(
+            subprocess.run,
+            ([sys.executable, "-c", code.replace("4433", str(port))],),
+            {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 40},
+        )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines() == expected
 
 
 if __name__ == "__main__":

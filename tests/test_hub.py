@@ -613,6 +613,15 @@ def test_plain_threading_works_unpatched() -> None:
     assert results == ["hello"]
 
 
+def test_what_is_raised_in_a_helping_thread_is_raised_here_and_not_printed() -> None:
+    """Stores of tickets may fail; each time gevent would print a traceback."""
+    runtime = hub.current()
+    with errors_reported() as errors, pytest.raises(ZeroDivisionError):
+        runtime.in_thread(divmod, 1, 0)
+    assert errors == []
+    assert runtime.in_thread(divmod, 7, 2) == (3, 1)
+
+
 def test_a_thread_that_ends_its_hub_leaves_no_descriptors() -> None:
     def work() -> None:
         with new_session() as session:

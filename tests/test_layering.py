@@ -14,6 +14,8 @@ from support import check_python
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "quicgreen"
 MODULES = {p.stem: p for p in PACKAGE.glob("*.py")}
+PACKAGES = {p.parent.name for p in PACKAGE.glob("*/__init__.py")} - {"testing"}
+"""Each stands in the drawing as one name."""
 C_SOURCES = sorted(p for kind in ("include", "src") for p in (ROOT / "cext" / kind).glob("*.[ch]"))
 
 ENTRIES = {"__init__", "__main__"}
@@ -46,8 +48,7 @@ def _levels(drawing: str) -> dict[str, int]:
 
 def test_the_drawing_has_every_file() -> None:
     python, c = levels()
-    packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")} - {"testing"}
-    assert set(python) == set(MODULES) - ENTRIES | packages
+    assert set(python) == set(MODULES) - ENTRIES | PACKAGES
     generated = {"qpack_tables"}  # and belongs to the two that include it
     assert set(c) == {p.stem for p in (ROOT / "cext" / "src").glob("*.[ch]")} - generated
 
@@ -68,7 +69,7 @@ def _runs(node: ast.AST) -> Iterator[ast.AST]:
 def imports(path: Path) -> frozenset[str]:
     """Dotted names of what a file imports, anywhere in it; our own modules as "quicgreen.name"."""
     found = set()
-    package = "quicgreen.testing" if path.parent.name == "testing" else "quicgreen"
+    package = ".".join(path.relative_to(ROOT).parent.parts)
     for node in _runs(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -78,6 +79,10 @@ def imports(path: Path) -> frozenset[str]:
             found.add(source)
             found |= {f"{source}.{alias.name}" for alias in node.names}
     return frozenset(found)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
 def own_imports(path: Path) -> set[str]:
@@ -91,6 +96,15 @@ def test_modules_import_downward(name: str) -> None:
     assert upward == set()
 
 
+@pytest.mark.parametrize(
+    "path", sorted(p for name in PACKAGES for p in (PACKAGE / name).glob("*.py")), ids=lambda p: name(p)
+)
+def test_packages_import_downward(path: Path) -> None:
+    python, _ = levels()
+    upward = {m for m in own_imports(path) & python.keys() if python[m] < python[path.parent.name]}
+    assert upward == set()
+
+
 def test_only_the_binding_imports_the_c_module() -> None:
     users = {p.name for p in PACKAGE.rglob("*.py") if "quicgreen._core" in imports(p)}
     assert users == {"_engine.py", "_contexts.py"}
@@ -100,18 +114,18 @@ def test_only_the_binding_imports_the_c_module() -> None:
 
 def test_only_hub_knows_the_hub_and_the_loop() -> None:
     inner = re.compile(r"gevent\.(hub|_\w+|libev\w*|libuv\w*|core|get_hub)\b")
-    assert {p.name for p in PACKAGE.rglob("*.py") if any(map(inner.match, imports(p)))} == {
-        "hub.py",
-        "cli.py",
+    assert {name(p) for p in PACKAGE.rglob("*.py") if any(map(inner.match, imports(p)))} == {
+        "hub",
+        "cli/output",
     }
     # A command has its own words for Ctrl-C. A request's greenlet asks its parent to run its links, as
     # gevent's do; `quicgreen info` names the loop.
     uses = {
-        p.name
+        name(p)
         for p in PACKAGE.rglob("*.py")
         if any(isinstance(n, ast.Attribute) and n.attr == "loop" for n in ast.walk(ast.parse(p.read_text())))
     }
-    assert uses == {"hub.py", "greenlets.py", "cli.py"}
+    assert uses == {"hub", "greenlets", "cli/info"}
 
 
 BLOCKING = re.compile(
@@ -119,7 +133,7 @@ BLOCKING = re.compile(
 )
 
 
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"cli"}))
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_the_core_never_blocks_a_thread(name: str) -> None:
     """It works in a program that is not patched: no lock, no sleep, no file, no socket of the standard
     library."""

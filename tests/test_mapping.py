@@ -12,6 +12,8 @@ TESTS = ROOT / "tests"
 NAMES = {
     "__init__": "exports",
     "__main__": "cli",
+    "cli/__init__": "cli",
+    "tickets/__init__": "tickets_store",
     "testing/__init__": "exports",
 }
 """What is tested under another name."""
