@@ -56,6 +56,7 @@
 #include <stdatomic.h>
 
 #include "base.h"
+#include "quicgreen_sessions.h"
 
 #define QG__TICKET_MAGIC      "qgticket"
 #define QG__TICKET_VERSION    1
