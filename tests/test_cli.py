@@ -23,7 +23,7 @@ from support import make_server, url_of
 
 import quicgreen
 from quicgreen import cli
-from quicgreen._engine import self_signed
+from quicgreen._contexts import self_signed
 
 QUICGREEN = [sys.executable, "-m", "quicgreen"]
 

@@ -39,7 +39,7 @@ from quicgreen import (
     QuicException,
     QuicServerException,
 )
-from quicgreen._engine import self_signed
+from quicgreen._contexts import self_signed
 from quicgreen.configuration import ServerTls
 
 # ---------------------------------------------------------------- start and stop

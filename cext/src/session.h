@@ -15,11 +15,9 @@
 #include <openssl/ssl.h>
 
 #include "base.h"
+#include "quicgreen_sessions.h"
 
 #define QG_TICKET_HEADER 16
-
-/* A ticket that is longer is not kept: those of servers in the field are some hundred bytes. */
-#define QG_TICKET_MAX 16384
 
 /* Tickets that a connection keeps until they are told. Servers send one to four. */
 #define QG_TICKETS_KEPT 8
