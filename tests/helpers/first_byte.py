@@ -19,9 +19,10 @@ import time
 
 import ready  # isort: skip - it makes what follows importable
 
+from support import wait_until
+
 import quicgreen
 from quicgreen.testing import Link
-from support import wait_until
 
 VERSION = f"quicgreen/{quicgreen.__version__}"
 
