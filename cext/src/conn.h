@@ -215,6 +215,11 @@ bool qg__conn_cancel(qg_conn *conn, uint64_t token, uint64_t code);
 int qg__conn_request(qg_conn *conn, const uint8_t *head, size_t head_len, const uint8_t *body,
                      size_t body_len, uint16_t flags, uint64_t token, uint64_t timeout_us);
 
+/* The handshake is complete. Requests that left in early data which was refused are sent again, on
+ * streams of their own: quiche would send them again on the old ones, when it thinks that they were
+ * lost, which takes a round trip at least. */
+void qg__conn_settle_early(qg_conn *conn, bool accepted);
+
 /* Wait until a stream may be opened: QG_AGAIN, and QG_EVENT_OPENED later. */
 int qg__conn_await_stream(qg_conn *conn, bool bidi, uint64_t token, uint64_t timeout_us);
 

@@ -28,13 +28,24 @@ static uint64_t deadline(const qg_engine *e, uint64_t timeout_us) {
     return timeout_us > 0 ? qg__later(e->now_ns, timeout_us, QG_NS_PER_US) : QG_NEVER;
 }
 
-/* What is left of a pending request's time, for the wait that takes over. */
-static uint64_t remaining_us(const qg_engine *e, const qg_pending *p) {
-    if (!qg__timer_armed(&p->timer)) {
+/* What is left of a request's time, for the wait that takes over. */
+static uint64_t remaining_us(const qg_engine *e, const qg_timer *timer) {
+    if (!qg__timer_armed(timer)) {
         return 0;
     }
-    uint64_t left = p->timer.deadline_ns > e->now_ns ? p->timer.deadline_ns - e->now_ns : 0;
+    uint64_t left = timer->deadline_ns > e->now_ns ? timer->deadline_ns - e->now_ns : 0;
     return left / QG_NS_PER_US + 1;
+}
+
+/* Keep a request that leaves in early data. Without memory it is left to quiche to send it again. */
+static void keep_early(qg_stream *s, const uint8_t *head, size_t head_len, const uint8_t *body,
+                       size_t body_len, uint16_t flags) {
+    s->early = malloc(sizeof *s->early + head_len + body_len);
+    if (s->early != NULL) {
+        *s->early = (qg_early){flags, (uint32_t)head_len, (uint32_t)body_len};
+        qg__copy(s->early->bytes, head, head_len);
+        qg__copy(s->early->bytes + head_len, body, body_len);
+    }
 }
 
 static int send_now(qg_conn *conn, const uint8_t *head, size_t head_len, const uint8_t *body,
@@ -44,7 +55,10 @@ static int send_now(qg_conn *conn, const uint8_t *head, size_t head_len, const u
         return QG_NOMEM;
     }
     s->head_only = (flags & QG_HEAD) != 0;
-    conn->early_sent |= conn->state == QG_CONN_HANDSHAKE;
+    if (conn->state == QG_CONN_HANDSHAKE) {
+        conn->early_sent = true;
+        keep_early(s, head, head_len, body, body_len, flags);
+    }
     int rc = qg__h3_send_head(s, head, head_len, body, body_len, flags);
     if (rc == QG_OK) {
         s->awaiting_head = true;
@@ -159,7 +173,7 @@ bool qg__conn_open_pending(qg_conn *conn) {
             continue;
         }
         int rc = send_now(conn, p->bytes, p->head_len, p->bytes + p->head_len, p->body_len,
-                          p->flags, p->token, remaining_us(conn->engine, p));
+                          p->flags, p->token, remaining_us(conn->engine, &p->timer));
         if (rc == QG_OK) {
             qg__pending_free(p);
         } else {
@@ -167,6 +181,37 @@ bool qg__conn_open_pending(qg_conn *conn) {
         }
     }
     return true;
+}
+
+/* Nobody waits for this request any more. */
+static void give_up(qg_stream *s, uint64_t code) {
+    qg__wait_clear(s, &s->read);
+    s->released = true;
+    qg__stream_fail(s, code, QG_STATE);
+    qg__stream_settle(s);
+}
+
+void qg__conn_settle_early(qg_conn *conn, bool accepted) {
+    for (uint32_t i = 0; i < conn->streams.capacity; i++) {
+        qg_stream *s = conn->streams.slots[i];
+        if (s == NULL || s->early == NULL) {
+            continue;
+        }
+        qg_early *early = s->early;
+        s->early = NULL;
+        if (!accepted && s->read.token != 0 &&
+            wait_in_line(conn, early->bytes, early->head_len, early->bytes + early->head_len,
+                         early->body_len, early->flags, s->read.token,
+                         remaining_us(conn->engine, &s->read.timer)) == QG_OK) {
+            conn->engine->counters->requests_sent--; /* it is one request all the same */
+            /* Also what has its end already: else quiche sends it again, and it runs twice. */
+            quiche_conn_stream_shutdown(conn->quiche, s->id, QUICHE_SHUTDOWN_WRITE,
+                                        H3_REQUEST_CANCELLED);
+            give_up(s, H3_REQUEST_CANCELLED);
+            i = UINT32_MAX; /* others may have moved: from the beginning */
+        }
+        free(early);
+    }
 }
 
 bool qg__conn_cancel(qg_conn *conn, uint64_t token, uint64_t code) {
@@ -183,10 +228,7 @@ bool qg__conn_cancel(qg_conn *conn, uint64_t token, uint64_t code) {
     for (uint32_t i = 0; i < conn->streams.capacity; i++) {
         qg_stream *s = conn->streams.slots[i];
         if (s != NULL && s->read.token == token) {
-            qg__wait_clear(s, &s->read);
-            s->released = true;
-            qg__stream_fail(s, code, QG_STATE);
-            qg__stream_settle(s);
+            give_up(s, code);
             return true;
         }
     }

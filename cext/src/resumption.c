@@ -36,8 +36,9 @@ void qg__conn_end_early(qg_conn *conn) {
     counters->early_data_accepted += tried && accepted;
     counters->early_data_refused += tried && !accepted;
     if (!conn->is_server && conn->early_sent) {
-        /* quiche sends refused early data again, and what a Retry dropped, only when its probe timeout
-         * passes: 28 ms, or 1.5 with a packet that asks for an acknowledgement. */
+        qg__conn_settle_early(conn, accepted);
+        /* The rest that was refused, our SETTINGS, and what a Retry dropped: quiche sends it again when
+         * its probe timeout passes, or a round trip after a packet that asks for an acknowledgement. */
         conn->nudge = true;
         qg__conn_dirty(conn);
     }

@@ -3,8 +3,9 @@
  * HTTP/3 may run before the handshake is complete (conn->started): at a client once quiche has sent
  * the first flight of a resumed session, at a server once it has read it. What runs then can be
  * replayed, so a client sends only what its caller marked with QG_EARLY, and a server announces only
- * what is safe and whole; the rest waits for the handshake. Early data that is refused is sent again
- * by quiche, streams and all: HTTP/3 need not know. */
+ * what is safe and whole; the rest waits for the handshake. Requests in early data that is
+ * refused are sent again on new streams, at once; for the server the old ones were reset before they
+ * began. What else was in it quiche sends again, so HTTP/3 need not begin anew. */
 #ifndef QG_RESUMPTION_H
 #define QG_RESUMPTION_H
 

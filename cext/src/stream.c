@@ -152,6 +152,7 @@ void qg__stream_free(qg_stream *s) {
     engine->counters->streams--;
     s->conn->held -= s->held != NULL;
     free(s->held);
+    free(s->early);
     free(s->section);
     free(s->trailers);
     drop_out(s);

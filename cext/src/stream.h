@@ -66,6 +66,13 @@ typedef struct qg_frame {
     uint8_t header_len; /* 0: between frames, or inside one when `left` > 0 */
 } qg_frame;
 
+/* A request that left in early data, until the server said whether it takes that. */
+typedef struct qg_early {
+    uint16_t flags;
+    uint32_t head_len, body_len;
+    uint8_t bytes[]; /* head, then body */
+} qg_early;
+
 typedef struct qg_stream {
     uint64_t id;
     struct qg_conn *conn;
@@ -83,7 +90,8 @@ typedef struct qg_stream {
     bool settings_seen; /* control stream */
     uint8_t interim;    /* informational responses so far */
 
-    qg_event *held; /* a request that is to be announced later, and its bytes */
+    qg_event *held;  /* a request that is to be announced later, and its bytes */
+    qg_early *early; /* client: what may have to be sent again */
     qg_frame frame;
     uint8_t *section; /* a field section that comes in pieces; `frame.left` bytes are missing */
     uint32_t section_len;

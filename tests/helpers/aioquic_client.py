@@ -13,6 +13,7 @@ Options
     opens       wait until the server has opened so many raw streams and ended them
     pings       send one ten times a second: after a change of address somebody has to speak first
     ip          send to this address instead of `host`'s
+    early       requests of a resumed round leave before the handshake is complete (0-RTT)
     key_update  change the packets' keys before the requests are sent (RFC 9001, section 6)
 A request is {"method", "path", "size", "fields", "cancel", "abort"}: `size` bytes of body; `cancel` gives up
 reading with H3_REQUEST_CANCELLED once its response has begun; `abort` sends the body without its end, and
@@ -175,6 +176,7 @@ async def ping_for_ever(client):
 
 async def run_round(options, configuration, requests, tickets):
     raw = "h3" not in configuration.alpn_protocols
+    early = bool(options.get("early") and configuration.session_ticket)
     told, clients = {}, []
 
     def create(*arguments, **more):
@@ -188,6 +190,7 @@ async def run_round(options, configuration, requests, tickets):
             configuration=configuration,
             create_protocol=create,
             session_ticket_handler=tickets.append,
+            wait_connected=not early,
         ) as client:
             if not raw:
                 client.http = H3Connection(client._quic)

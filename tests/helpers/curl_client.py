@@ -4,6 +4,7 @@ Options
     ca          what to trust
     requests    a list, sent one after the other on one connection; or all together with "parallel": true
     fresh       a new connection for each, with the TLS session of the last
+    early       with early data, where curl can (CURLSSLOPT_EARLYDATA)
     cert, key   a client certificate
 A request is {"method", "url", "size", "fields"}. What curl cannot do is told as {"error": its code}.
 """
@@ -20,6 +21,9 @@ from curl_cffi import AsyncCurl, Curl, CurlError, CurlHttpVersion, CurlInfo, Cur
 from helpers import bodies
 
 VERSION = Curl().version().decode()
+
+EARLYDATA = 1 << 6
+"""CURLSSLOPT_EARLYDATA, since libcurl 8.11."""
 
 
 class Transfer:
@@ -40,6 +44,8 @@ class Transfer:
         curl.setopt(CurlOpt.FRESH_CONNECT, int(bool(options.get("fresh"))))
         curl.setopt(CurlOpt.FORBID_REUSE, int(bool(options.get("fresh"))))
         curl.setopt(CurlOpt.PIPEWAIT, 1)
+        if options.get("early"):
+            curl.setopt(CurlOpt.SSL_OPTIONS, EARLYDATA)
         method = request.get("method", "GET")
         size = request.get("size")
         fields = [f"{name}: {value}" if value else f"{name};" for name, value in request.get("fields", [])]

@@ -13,9 +13,18 @@ Beside routes.py's, which are answered piece by piece here:
     /raise         an error in the handler
     /raise-late    an error after the head and ten bytes
     /reset/CODE    a head, ten bytes, then RESET_STREAM
+    /hit/NAME      counts how often this ran: in all, with request.early_data, and on a connection whose
+                   handshake was not complete
     /counters      JSON: the engine's counters, greenlets, descriptors, memory, the client's address and
-                   the server name it asked for
+                   the server name it asked for, what /hit counted, the register's counts, key rotations
 Raw: as aioquic_server.py.
+
+Options
+    early_data        take early data
+    fresh_register    with a register that trusts the keys from the start: no two minutes without early data
+    secret, origin_s, period_s, window
+                      of the key ring
+    rotate_every_s    turn the ring that often, instead of each period
 """
 
 from __future__ import annotations
@@ -25,6 +34,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import ready  # isort: skip - it makes what follows importable
@@ -38,6 +48,9 @@ from quicgreen import _contexts, _engine, hub
 from quicgreen.configuration import ServerTls
 
 VERSION = f"quicgreen/{quicgreen.__version__}"
+
+HITS = {}
+ROTATIONS = {"count": 0}
 
 
 def handle(request: quicgreen.Request) -> None:
@@ -139,8 +152,19 @@ def do_reset(request, code):
     stream.reset(int(code))
 
 
+def do_hit(request, name):
+    hits = HITS.setdefault(name, {"runs": 0, "early": 0, "before_handshake": 0})
+    hits["runs"] += 1
+    hits["early"] += request.early_data
+    info = hub.current().engine.session_info(request._record[_engine.CONN])
+    hits["before_handshake"] += info["in_early_data"]
+    body = request.read()
+    answer(request, body or b"hit", ("x-early", int(request.early_data)))
+
+
 def do_counters(request):
     gc.collect()
+    register = request._server.replay_register
     told = {
         "engine": hub.current().engine.counters(),
         "greenlets": sum(1 for o in gc.get_objects() if isinstance(o, greenlet) and o),
@@ -148,6 +172,9 @@ def do_counters(request):
         "rss": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE"),
         "client": request.remote_address,
         "server_name": hub.current().engine.conn_info(request._record[_engine.CONN])["server_name"],
+        "hits": HITS,
+        "replay": register.counts() if register is not None else None,
+        "rotations": ROTATIONS["count"],
     }
     answer(request, json.dumps(told).encode())
 
@@ -167,10 +194,28 @@ def answer_raw(connection, stream):
         stream.finish(f"{len(text)}:{bodies.digest_of(text)}:".encode() + text)
 
 
+def make_keys(options):
+    """A ring, when the options say anything about it."""
+    names = {"origin_s", "period_s", "window"} & options.keys()
+    secret = bytes.fromhex(options["secret"]) if "secret" in options else None
+    return _contexts.Keys(secret, **{name: options[name] for name in names}) if names or secret else None
+
+
+def rotate_for_ever(keys, period_s, every_s):
+    began = int(time.time())
+    while True:
+        gevent.sleep(every_s)
+        ROTATIONS["count"] += 1
+        # The ring goes forward only, so that the engine's own look at the clock changes nothing.
+        keys.rotate(began + ROTATIONS["count"] * period_s)
+
+
 def main() -> None:
     options = ready.options()
     alpn = tuple(options.get("alpn", ["h3"]))
-    secret = options.get("secret")
+    keys = make_keys(options)
+    if "rotate_every_s" in options:
+        gevent.spawn(rotate_for_ever, keys, options["period_s"], options["rotate_every_s"])
     server = quicgreen.Server(
         (options.get("host", "127.0.0.1"), options.get("port", 0)),
         handle if "h3" in alpn else handle_raw,
@@ -182,7 +227,9 @@ def main() -> None:
         ),
         config=quicgreen.QuicConfiguration(**options.get("config", {})),
         retry=options.get("retry", "never"),
-        keys=_contexts.Keys(bytes.fromhex(secret), origin_s=options["origin_s"]) if secret else None,
+        keys=keys,
+        early_data=options.get("early_data", False),
+        replay=_contexts.ReplayRegister() if options.get("fresh_register") else None,
         stream_timeout=options.get("stream_timeout", 60.0),
     )
     server.start()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,9 +31,12 @@ class PeerError(AssertionError):
     """A peer did not do what a test needs it for."""
 
 
-def _start(script: str, options: dict[str, Any], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(
+    script: str, options: dict[str, Any], log: IO[bytes], prefix: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """`prefix`: a command that becomes this one, like `ip netns exec NAME`."""
     return subprocess.Popen(
-        [sys.executable, str(HERE / script), json.dumps(options)],
+        [*prefix, sys.executable, str(HERE / script), json.dumps(options)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -65,10 +69,10 @@ class Peer:
     descriptors = 0
     """How many all peers together hold in this process. A test may start one that others use after it."""
 
-    def __init__(self, script: str, **options: Any) -> None:
+    def __init__(self, script: str, *, prefix: Sequence[str] = (), **options: Any) -> None:
         self.name = script
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-        self._process = _start(script, options, self._log)
+        self._process = _start(script, options, self._log, prefix)
         Peer.descriptors += 2
         try:
             said = json.loads(_read(self._process, _START_S, line=True))
@@ -139,10 +143,12 @@ class Peer:
         self.stop()
 
 
-def run_client(script: str, *, patience: float = 45.0, **options: Any) -> dict[str, Any]:
+def run_client(
+    script: str, *, patience: float = 45.0, prefix: Sequence[str] = (), **options: Any
+) -> dict[str, Any]:
     """Run a client to its end; returns what it printed. Other greenlets go on meanwhile."""
     with tempfile.TemporaryFile() as log:
-        process = _start(script, options, log)
+        process = _start(script, options, log, prefix)
         try:
             out = _read(process, patience, line=False)
             status = process.wait()

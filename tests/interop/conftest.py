@@ -58,6 +58,24 @@ def ours_with_retry(certificate: Certificate) -> Iterator[Peer]:
     yield from _served("our_server.py", certificate, retry="always")
 
 
+@pytest.fixture(scope="session")
+def ours_early(certificate: Certificate) -> Iterator[Peer]:
+    """Our server, which takes early data."""
+    yield from _served("our_server.py", certificate, early_data=True)
+
+
+@pytest.fixture(scope="session")
+def aioquic_early(certificate: Certificate) -> Iterator[Peer]:
+    """aioquic with session tickets, which takes early data."""
+    yield from _served("aioquic_server.py", certificate, tickets="early")
+
+
+@pytest.fixture(scope="session")
+def aioquic_forgetful(certificate: Certificate) -> Iterator[Peer]:
+    """aioquic with session tickets of which it knows none when it sees them again."""
+    yield from _served("aioquic_server.py", certificate, tickets="forgets")
+
+
 @pytest.fixture(params=["hypercorn", "aioquic", "ours"])
 def server(request: pytest.FixtureRequest) -> Peer:
     """Each HTTP/3 server in turn."""
@@ -87,6 +105,13 @@ def session(certificates: Authority, certificate: Certificate) -> Iterator[quicg
     """A client that trusts the peers' certificate."""
     with quicgreen.Session(verify=certificates.ca_certs, timeout=20.0) as session:
         yield session
+
+
+@pytest.fixture
+def counters(certificates: Authority) -> Iterator[Callable[[Peer], dict[str, Any]]]:
+    """What a peer says at /counters, asked by somebody who resumes nothing."""
+    with quicgreen.Session(verify=certificates.ca_certs, timeout=20.0, tickets=False) as asking:
+        yield lambda peer: asking.get(peer.url("/counters")).json()
 
 
 @pytest.fixture

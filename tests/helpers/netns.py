@@ -1,0 +1,86 @@
+"""Hosts as network namespaces: each has its own interfaces, addresses and ports, and a cable to the other.
+
+    with Hosts() as hosts:
+        Peer("our_server.py", prefix=hosts.server.prefix, host=hosts.server.ip, ...)
+        run_client("first_byte.py", prefix=hosts.client.prefix, ...)
+
+Needs root. The kernel removes a namespace's interfaces with it, so that nothing else has to be put in order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+_serial = itertools.count()
+
+
+class NamespaceError(Exception):
+    """They cannot be had; says why in one line."""
+
+
+@dataclass(frozen=True)
+class Host:
+    name: str
+    """Of its namespace."""
+    ip: str
+
+    @property
+    def prefix(self) -> list[str]:
+        """Runs the command behind it on this host. The command takes the place of ip's process."""
+        return ["ip", "netns", "exec", self.name]
+
+
+class Hosts:
+    """Two hosts, a client and a server, connected by a veth pair."""
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0:
+            raise NamespaceError("network namespaces need root: run these tests as root")
+        if shutil.which("ip") is None:
+            raise NamespaceError("network namespaces need the command ip, of iproute2")
+        stem = f"qg-{os.getpid()}-{next(_serial)}"
+        self.client = Host(f"{stem}-c", "10.98.0.1")
+        self.server = Host(f"{stem}-s", "10.98.0.2")
+        try:
+            for host in (self.client, self.server):
+                _ip("netns", "add", host.name)
+            _ip(
+                *("link", "add", "wire", "netns", self.client.name, "type", "veth"),
+                *("peer", "name", "wire", "netns", self.server.name),
+            )
+            for host in (self.client, self.server):
+                _ip("-n", host.name, "link", "set", "lo", "up")
+                _ip("-n", host.name, "address", "add", f"{host.ip}/24", "dev", "wire")
+                _ip("-n", host.name, "link", "set", "wire", "up")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove them. Idempotent. Processes that still run in one keep it until they end."""
+        for host in (self.client, self.server):
+            if os.path.exists(f"/run/netns/{host.name}"):
+                _ip("netns", "delete", host.name)
+
+    def __enter__(self) -> Hosts:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def left_behind() -> list[str]:
+    """Namespaces of this process that are still there."""
+    folder = "/run/netns"
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [name for name in names if name.startswith(f"qg-{os.getpid()}-")]
+
+
+def _ip(*arguments: str) -> None:
+    run = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=20)
+    if run.returncode != 0:
+        raise NamespaceError(f"ip {' '.join(arguments)}: {run.stderr.strip()}")
