@@ -52,12 +52,13 @@ _PROCESS_PER_REQUEST = "GATEWAY_INTERFACE"
 _forked = False
 
 _memory = MemoryTicketStore()
-"""For all sessions of the process. A child has its own copy, and AUTO leaves it alone there."""
+"""For all sessions of the process. A child begins without: each ticket is for one connection."""
 
 
 def _after_fork_in_child() -> None:
     global _forked
     _forked = True
+    _memory.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
