@@ -34,6 +34,7 @@ from .exceptions import (
     QuicWarningDeprecatedFeature,
     QuicWarningInvalidParameters,
     QuicWarningPartialData,
+    QuicWarningTicketStore,
 )
 from .headers import Headers
 from .messages import Request, Response
@@ -72,6 +73,7 @@ __all__ = [
     "QuicWarningDeprecatedFeature",
     "QuicWarningInvalidParameters",
     "QuicWarningPartialData",
+    "QuicWarningTicketStore",
     "Request",
     "Response",
     "Server",

@@ -74,9 +74,9 @@ def choose(mode: int | str | None = None, environ: Mapping[str, str] | None = No
     if mode is None:
         mode = settings.load(environ)["session_mode"].value
     try:
-        chosen = SessionMode(settings.MODES.index(mode.lower()) if isinstance(mode, str) else mode)
-    except (ValueError, AttributeError):
-        raise error("argument", f"session_mode is one of {', '.join(settings.MODES)}, not {mode!r}") from None
+        chosen = SessionMode(settings.mode_number(mode))
+    except ValueError as e:
+        raise error("argument", f"session_mode is {e}, not {mode!r}") from None
     if chosen is not SessionMode.AUTO:
         return chosen
     if any(environ.get(name) for name in _FROZEN_BETWEEN_CALLS):
