@@ -1,4 +1,4 @@
-"""Which mode fits which process, where each keeps tickets, and processes that resume each other's sessions."""
+"""Which mode fits which process, where each keeps its tickets, and processes that share them."""
 
 from __future__ import annotations
 
