@@ -19,14 +19,15 @@ from . import _contexts, fields, h3, hub
 from .bodies import Body
 from .configuration import ClientTls, Limits, QuicConfiguration, Timeout, busy_poll_us
 from .connection import ClientConnection
-from .exceptions import QuicException, error
+from .exceptions import error
 from .hub import thread_id
 from .messages import Response
 from .pool import Origin, Pool, dial, dialled, resolve, seconds_left
+from .repeats import ATTEMPTS, TOO_EARLY, found_dead, is_whole, unprocessed
 from .session_keeper import SessionKeeper
 from .session_modes import SessionMode, choose, open_store
 from .ticket_cache import TicketCache, finish_all
-from .tickets import Ticket, TicketStore
+from .tickets import Ticket, TicketKeys, TicketStore
 from .urls import PLAIN_PATH, ascii_host, split_url, with_params
 
 _UNSET: Any = object()
@@ -35,15 +36,7 @@ _USER_AGENT = "quicgreen/0.1"
 
 _DEFAULT_HEADERS = {"user-agent": _USER_AGENT, "accept": "*/*"}
 
-_REPEATABLE = {"refused", "closed-by-peer", "closed-here", "idle-timeout", "lost"}
-
-_ATTEMPTS = 3
-"""How often a request is sent when each time it is certain that the server did nothing of it."""
-
 _TARGETS_MAX = 1024
-
-_TOO_EARLY = 425
-"""The server does not want this request in early data (RFC 8470, section 5.2)."""
 
 _NOTHING: dict[str, str] = {}
 
@@ -91,28 +84,16 @@ class _Settings:
         self.configuration = _contexts.Configuration(
             tls, transport or QuicConfiguration(), tickets=True, ca_file=file, ca_dir=folder
         )
-        self.sessions = SessionKeeper(
-            None if store is None else TicketCache(runtime, store),
-            mode,
-            early_data=early_data,
-            alpn=tls.alpn,
+        keys = TicketKeys(
             server_name=server_name,
+            alpn=tls.alpn,
             verify=tls.verify is not False,
             ca_file=file,
             ca_dir=folder,
             cert=tls.cert,
         )
-
-
-def _may_repeat(e: BaseException, body: Any) -> bool:
-    """Nothing of the request was processed, another connection may do better, and the body is still
-    there."""
-    return isinstance(e, QuicException) and not e.request_sent and e.cause in _REPEATABLE and _is_whole(body)
-
-
-def _is_whole(body: Any) -> bool:
-    """It can be sent again: a file or an iterable may have been read in part."""
-    return body is None or isinstance(body, bytes)
+        cache = None if store is None else TicketCache(runtime, store)
+        self.sessions = SessionKeeper(cache, mode, early_data=early_data, keys=keys)
 
 
 class Connection(ClientConnection):
@@ -233,9 +214,10 @@ def connect(
     runtime.engine.set_spin(busy_poll_us())
     name = None if server_name is None else ascii_host(server_name)
     mode = SessionMode.AUTO
-    if session_mode is not None:
+    if session_mode is not None or tickets is not None:
         mode = choose(session_mode)
-        tickets = tickets or open_store(mode, required=True)
+    if session_mode is not None and tickets is None:
+        tickets = open_store(mode, required=True)
     tls = ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
     settings = _Settings(runtime, tls, config, name, tickets, mode, early_data)
     host = ascii_host(host.strip("[]"))
@@ -389,20 +371,29 @@ class Session:
         else:
             lines = self._encoded
         head = prefix + path_line + lines
-        for attempt in range(_ATTEMPTS):
+        attempts = ATTEMPTS
+        repeated = False
+        while True:
             connection = pool.connection(origin, limit)
             connection.in_flight += 1
+            attempts -= 1
             try:
                 response = h3.exchange(
-                    connection, method, url, head, body, limit, pool.release, declared, early_data
+                    connection, method, url, head, body, limit, pool.answered, declared, early_data
                 )
             except BaseException as e:
+                dead = not repeated and found_dead(e, method, connection.rested)
                 pool.release(connection)
-                if attempt == _ATTEMPTS - 1 or self._closed or not _may_repeat(e, body):
+                if self._closed or not is_whole(body) or not (dead or (attempts and unprocessed(e))):
                     raise
+                if dead:
+                    repeated = True
+                    pool.close_rested(origin)
                 continue
-            if response.status_code != _TOO_EARLY or early_data is False or not _is_whole(body):
+            if response.status_code != TOO_EARLY or early_data is False or not is_whole(body):
                 break
+            if not connection.early_data:
+                break  # it is for another reason
             response.close()
             connection.wait_established()
             early_data = False  # once (RFC 8470, section 5.2)
@@ -470,11 +461,11 @@ class Session:
         runtime = hub.current()
         runtime.engine.set_spin(busy_poll_us())
         mode = choose(self._mode)
-        store = self._tickets
-        if store is None:
+        store = None if self._tickets is False else self._tickets  # which may be empty, and false for that
+        if self._tickets is None:
             store = open_store(mode, required=self._mode is not None)
         settings = _Settings(
-            runtime, self._tls, self._transport, self._server_name, store or None, mode, self._early_data
+            runtime, self._tls, self._transport, self._server_name, store, mode, self._early_data
         )
         self._targets.clear()
         self._pool = Pool(runtime, settings.configuration, self.limits, self._server_name, settings.sessions)

@@ -34,6 +34,7 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError, InvalidSwitchError
 from gevent.hub import get_hub
+from gevent.threadpool import ThreadPool
 from greenlet import getcurrent, greenlet
 
 from . import _engine
@@ -53,6 +54,12 @@ _FAR_S = 2**31
 
 _SPIN_ROUNDS = 64
 """Turns that a spinning flush may take before the loop's other watchers get theirs."""
+
+_THREADS = 4
+"""Of `Runtime.in_thread`: what it runs waits, for disks and networks, and is rare."""
+
+_THREADS_IDLE_S = 5
+"""Until one that has nothing to do ends, as gevent's."""
 
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
@@ -82,6 +89,7 @@ class Runtime:
         self.dropped: deque[tuple[int, int, Callable[[Any], None] | None, Any]] = deque()
         """Responses that were forgotten before their end: (connection, stream, what to call, with what).
         Finalizers add to it, from whichever thread they run in."""
+        self._threads: ThreadPool | None = None
         self._seen = 0  # events of the ring that were dispatched
         self._references = 0
         loop = hub.loop
@@ -217,8 +225,11 @@ class Runtime:
         self.hub.loop.run_callback(waiting.throw, exception)
 
     def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run what blocks in a thread of gevent's pool, and wait for it."""
-        failure, value = self.hub.threadpool.apply(_attempt, (function, arguments))
+        """Run what blocks in a thread, and wait for it. At most four at a time, and not in gevent's threads:
+        these look up names, and would be missed if something never came back."""
+        if self._threads is None:
+            self._threads = ThreadPool(_THREADS, self.hub, idle_task_timeout=_THREADS_IDLE_S)
+        failure, value = self._threads.apply(_attempt, (function, arguments))
         if failure is not None:
             raise failure
         return value
@@ -267,6 +278,8 @@ class Runtime:
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
+        if self._threads is not None:
+            self._threads.fork_watcher.close()  # not `kill`, which waits for what may never come back
 
     def after_fork(self) -> None:
         """In the child: this runtime is over here."""

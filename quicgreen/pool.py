@@ -134,9 +134,15 @@ def _may_be_the_address(e: QuicException) -> bool:
 
 
 class PooledConnection(ClientConnection):
-    """A connection of a pool."""
+    """A connection of a pool.
+
+    Attributes:
+        rested: nobody used it before the requests that are under way now, and none of them was answered
+            yet: it may have died meanwhile.
+    """
 
     origin: Origin
+    rested = False
 
 
 class _Turn(Event):  # type: ignore[misc]
@@ -201,13 +207,27 @@ class Pool:
                 return self._open(origin, limit)
         return self._wait(origin, limit)
 
+    def answered(self, connection: PooledConnection) -> None:
+        """A request is done, and had its response."""
+        connection.rested = False
+        self.release(connection)
+
     def release(self, connection: PooledConnection) -> None:
         """A request is done."""
         connection.in_flight -= 1
+        if connection.in_flight == 0:
+            connection.rested = True
         if connection.draining and connection.in_flight == 0:
             connection.close(timeout=None)
         if self._queued:
             self._wake(connection.origin)
+
+    def close_rested(self, origin: Origin) -> None:
+        """One that had rested was dead: those that rest still are as old."""
+        for connection in list(origin.connections):
+            if connection.rested and connection.in_flight == 0:
+                connection.close(timeout=None)
+                self._forget(connection)
 
     def close(self, timeout: float | None) -> None:
         """Close all connections; waits for that at most `timeout` seconds."""

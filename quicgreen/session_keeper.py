@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .connection import ClientConnection
 from .session_modes import SessionMode
 from .ticket_cache import TicketCache
-from .tickets import Ticket, ticket_key
+from .tickets import Ticket, TicketKeys
 
 
 class SessionKeeper:
@@ -18,44 +18,16 @@ class SessionKeeper:
         cache: where they are; None: nothing is resumed and nothing is kept.
         mode: for whoever asks a connection.
         early_data: requests may go out before the handshake is complete.
-        alpn, server_name, verify, ca_file, ca_dir, cert: what keeps tickets apart, as in `ticket_key`.
+        keys: what keeps tickets of different settings apart.
     """
 
     def __init__(
-        self,
-        cache: TicketCache | None,
-        mode: SessionMode,
-        *,
-        early_data: bool,
-        alpn: tuple[str, ...],
-        server_name: str | None,
-        verify: bool,
-        ca_file: str | None,
-        ca_dir: str | None,
-        cert: str | None,
+        self, cache: TicketCache | None, mode: SessionMode, *, early_data: bool, keys: TicketKeys
     ) -> None:
         self.cache = cache
         self.mode = mode
         self.early_data = early_data
-        self._alpn = alpn
-        self._server_name = server_name
-        self._verify = verify
-        self._ca_file = ca_file
-        self._ca_dir = ca_dir
-        self._cert = cert
-
-    def key(self, host: str, port: int) -> str:
-        """The key of an origin's tickets."""
-        return ticket_key(
-            host,
-            port,
-            server_name=self._server_name,
-            alpn=self._alpn,
-            verify=self._verify,
-            ca_file=self._ca_file,
-            ca_dir=self._ca_dir,
-            cert=self._cert,
-        )
+        self._keys = keys
 
     def resume(
         self, host: str, port: int, seconds: float | None, ticket: Ticket | None = None
@@ -63,14 +35,16 @@ class SessionKeeper:
         """What is to be done with each connection to an origin before anything is sent: take up a session,
         `ticket`'s or one of the store's, and see to it that its tickets are kept."""
         cache = self.cache
-        key = self.key(host, port) if cache is not None else ""
-        tickets = [ticket] if ticket is not None else []
-        if not tickets and cache is not None and (found := cache.pop(key, seconds)) is not None:
-            tickets.append(found)
+        key = self._keys.key(host, port)
+        binding = self._keys.binding(host)
+        if ticket is None and cache is not None:
+            ticket = cache.pop(key, seconds)
+        tickets = [ticket] if ticket is not None and _fits(ticket, binding) else []
 
         def prepare(connection: ClientConnection) -> None:
             def keep(data: bytes, lifetime_s: int, early: bool) -> None:
-                came = _ticket(host, port, connection.alpn, data, lifetime_s, early)
+                now = time.time()
+                came = Ticket(host, port, connection.alpn, now, now + lifetime_s, early, binding + data)
                 if cache is not None:
                     cache.put(key, came)
                 else:
@@ -82,11 +56,13 @@ class SessionKeeper:
                 connection.fetch_ticket = lambda: cache.export(key)
             if tickets:  # once: a second address gets a full handshake
                 session = tickets.pop()
-                connection.resume(session.data, self.early_data and session.early_data)
+                connection.resume(session.data[len(binding) :], self.early_data and session.early_data)
 
         return prepare
 
 
-def _ticket(host: str, port: int, alpn: str, data: bytes, lifetime_s: int, early: bool) -> Ticket:
-    now = time.time()
-    return Ticket(host, port, alpn, now, now + lifetime_s, early, data)
+def _fits(ticket: Ticket, binding: bytes) -> bool:
+    """It is from such a connection. A resumed handshake verifies nothing, so a ticket that was got without
+    verification, from another server or as another client must not stand in for that: also not one that was
+    given by hand."""
+    return ticket.data.startswith(binding) and not ticket.expired(time.time())

@@ -52,12 +52,13 @@ _PROCESS_PER_REQUEST = "GATEWAY_INTERFACE"
 _forked = False
 
 _memory = MemoryTicketStore()
-"""For all sessions of the process. A child has its own copy, and AUTO leaves it alone there."""
+"""For all sessions of the process. A child begins without: each ticket is for one connection."""
 
 
 def _after_fork_in_child() -> None:
     global _forked
     _forked = True
+    _memory.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -73,9 +74,9 @@ def choose(mode: int | str | None = None, environ: Mapping[str, str] | None = No
     if mode is None:
         mode = settings.load(environ)["session_mode"].value
     try:
-        chosen = SessionMode(settings.MODES.index(mode.lower()) if isinstance(mode, str) else mode)
-    except (ValueError, AttributeError):
-        raise error("argument", f"session_mode is one of {', '.join(settings.MODES)}, not {mode!r}") from None
+        chosen = SessionMode(settings.mode_number(mode))
+    except ValueError as e:
+        raise error("argument", f"session_mode is {e}, not {mode!r}") from None
     if chosen is not SessionMode.AUTO:
         return chosen
     if any(environ.get(name) for name in _FROZEN_BETWEEN_CALLS):

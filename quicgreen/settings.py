@@ -16,6 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from .exceptions import QuicWarningInvalidParameters, error
@@ -38,8 +39,13 @@ class Setting(NamedTuple):
     source: str
 
 
-def _mode(value: Any) -> int:
-    text = str(value).strip().lower().replace("-", "_")
+def mode_number(value: Any) -> int:
+    """Of a mode that is said by its name or its number.
+
+    Raises:
+        ValueError: there is none; says what there is.
+    """
+    text = str(int(value) if isinstance(value, IntEnum) else value).strip().lower().replace("-", "_")
     if text in MODES:
         return MODES.index(text)
     if not isinstance(value, bool) and text.isascii() and text.isdecimal() and int(text) < len(MODES):
@@ -61,7 +67,7 @@ def _text(value: Any) -> str:
 
 
 _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "session_mode": (0, _mode),
+    "session_mode": (0, mode_number),
     "shm_size": (65536, _shm_size),
     "shm_path": ("", _text),
     "ticket_store": ("", _text),

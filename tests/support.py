@@ -170,7 +170,7 @@ def nothing_left_behind() -> Iterator[None]:
     if not wait_until(lambda: not _more(before), 1.0):
         gc.collect()
         wait_until(lambda: not _more(before), PATIENCE_S - 1)
-    assert not _more(before)
+    assert not _more(before), _more(before)
 
 
 def _more(before: dict[str, int]) -> dict[str, tuple[int, int]]:
@@ -279,3 +279,9 @@ def check_python(code: str, *arguments: str, **options: Any) -> str:
     run = run_python(code, *arguments, **options)
     assert run.returncode == 0, f"exit status {run.returncode}\n{run.stdout}\n{run.stderr}"
     return run.stdout
+
+
+def check_python_in_thread(code: str, *arguments: str, **options: Any) -> str:
+    """The same, while servers of this process go on."""
+    output: str = gevent.get_hub().threadpool.apply(check_python, (code, *arguments), options)
+    return output

@@ -18,7 +18,7 @@ NAMES = {
 }
 """What is tested under another name."""
 
-WHOLE = {"build", "docs", "exports", "layering", "mapping"}
+WHOLE = {"build", "docs", "exports", "layering", "mapping", "resumed_sessions"}
 """Tests of no one module: `tests/test_NAME.py`."""
 
 

@@ -338,7 +338,7 @@ def test_a_server_that_forgot_the_connection_is_found_again() -> None:
         link.blackhole(False)
         # This request may have been processed, for all that the client can know.
         with pytest.raises(QuicConnectionException) as caught:
-            session.get(url)
+            session.post(url)
         assert (caught.value.cause, caught.value.request_sent, caught.value.remote) == ("lost", True, True)
         assert first.closed
         assert session.get(url).text == "hello"

@@ -342,9 +342,11 @@ static bool serve_streams(qg_conn *conn) {
 }
 
 static bool serve(qg_conn *conn) {
+    /* Tickets before responses: who has the response may end the program. */
+    qg__conn_read_settings(conn);
     /* GOAWAY comes on a stream, and nothing else may come for long. */
-    if (!say_late(conn) || !serve_streams(conn) || !say_goaway(conn) ||
-        !qg__conn_say_tickets(conn)) {
+    if (!say_late(conn) || !qg__conn_say_tickets(conn) || !serve_streams(conn) ||
+        !say_goaway(conn) || !qg__conn_say_tickets(conn)) {
         return false;
     }
     if (conn->state != QG_CONN_OPEN) {

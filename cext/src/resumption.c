@@ -61,6 +61,21 @@ bool qg__conn_on_sent(qg_conn *conn) {
     return false;
 }
 
+void qg__conn_read_settings(qg_conn *conn) {
+    uint64_t id;
+    if (conn->is_server || conn->raw || conn->h3.settings_seen || conn->handshake.tickets == NULL) {
+        return;
+    }
+    quiche_stream_iter *readable = quiche_conn_readable(conn->quiche);
+    while (quiche_stream_iter_next(readable, &id)) {
+        if ((id & 2) != 0 &&
+            (!qg__engine_room(conn->engine, conn->config) || !qg__h3_readable(conn, id))) {
+            break;
+        }
+    }
+    quiche_stream_iter_free(readable);
+}
+
 bool qg__conn_say_tickets(qg_conn *conn) {
     qg_events *events = &conn->engine->events;
     qg_handshake *handshake = &conn->handshake;

@@ -27,6 +27,10 @@ void qg__conn_end_early(qg_conn *conn);
 /* All packets that quiche had are out. True when it has more to send because of that. */
 bool qg__conn_on_sent(qg_conn *conn);
 
+/* A client's: when tickets wait for the server's settings, which are part of what is remembered, read
+ * these before any response. */
+void qg__conn_read_settings(qg_conn *conn);
+
 /* Tell of tickets that came. False when the event ring has no room. */
 bool qg__conn_say_tickets(qg_conn *conn);
 

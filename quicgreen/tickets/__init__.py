@@ -11,7 +11,7 @@ thread, and may block; a greenlet that must not block calls them in a thread.
 """
 
 from .file import FileTicketStore
-from .key import ticket_key
+from .key import TicketKeys, ticket_key
 from .memory import MemoryTicketStore
 from .redis import RedisTicketStore
 from .shared_memory import SharedMemoryTicketStore
@@ -25,6 +25,7 @@ __all__ = [
     "RedisTicketStore",
     "SharedMemoryTicketStore",
     "Ticket",
+    "TicketKeys",
     "TicketStore",
     "fingerprint",
     "ticket_key",

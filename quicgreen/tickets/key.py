@@ -13,6 +13,62 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.r?\d+")
 """The names under which OpenSSL finds certificates and revocations in a folder."""
 
 
+class TicketKeys:
+    """Keys for the connections that are made with one configuration.
+
+    Files count by their content, not by their path or time: hosts that share a store need not have them in
+    the same place, and a renewed file is another one. They are read here, as the configuration reads them
+    once, and not for each connection.
+
+    Args:
+        server_name: the name that is verified and sent (SNI), if it is not the host's.
+        alpn: the protocols that are offered, in their order (RFC 7301).
+        verify: whether certificate and name are checked.
+        ca_file: PEM file of trusted authorities.
+        ca_dir: folder of them in OpenSSL's form. Neither counts without `verify`.
+        cert: PEM file of the client's certificate.
+
+    Raises:
+        QuicClientException: with cause "trust-file" or "argument" when a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        server_name: str | None = None,
+        alpn: tuple[str, ...] = ("h3",),
+        verify: bool = True,
+        ca_file: str | None = None,
+        ca_dir: str | None = None,
+        cert: str | None = None,
+    ) -> None:
+        self._server_name = server_name
+        self._settings = [
+            str(len(alpn)).encode(),
+            *(name.encode() for name in alpn),
+            b"verified" if verify else b"not verified",
+            _content(ca_file, "trust-file") if verify and ca_file else b"",
+            _folder(ca_dir) if verify and ca_dir else b"",
+            _content(cert, "argument") if cert else b"",
+        ]
+
+    def key(self, host: str, port: int) -> str:
+        """32 hexadecimal digits. `host`: name or address that is connected to; case does not matter."""
+        name = self._server_name or host
+        return self._digest(b"quicgreen ticket 1", _name(host), str(port).encode(), _name(name)).hex()
+
+    def binding(self, host: str) -> bytes:
+        """16 bytes for what a resumed handshake takes for granted: whom the server was shown to be, to whom,
+        and by whose word."""
+        return self._digest(b"quicgreen binding 1", _name(self._server_name or host))
+
+    def _digest(self, *parts: bytes) -> bytes:
+        digest = hashlib.sha256()
+        for part in (*parts, *self._settings):
+            digest.update(len(part).to_bytes(4, "big") + part)
+        return digest.digest()[:16]
+
+
 def ticket_key(
     host: str,
     port: int,
@@ -31,39 +87,21 @@ def ticket_key(
     authority that is no longer trusted, is not found by who verifies; a ticket that belongs to a client
     certificate not by who shows another one or none.
 
-    Files count by their content, not by their path or time: hosts that share a store need not have them in
-    the same place, and a renewed file is another one. They are read here, once for as long as they do not
-    change; so this may block, and is called when a configuration is made rather than for each connection.
-
     Args:
-        host: name or address that is connected to; case does not matter.
-        port: its UDP port.
-        server_name: the name that is verified and sent (SNI), if it is another one.
-        alpn: the protocols that are offered, in their order (RFC 7301).
-        verify: whether certificate and name are checked.
-        ca_file: PEM file of trusted authorities.
-        ca_dir: folder of them in OpenSSL's form. Neither counts without `verify`.
-        cert: PEM file of the client's certificate.
+        host, port: name or address that is connected to, and its UDP port.
+        server_name, alpn, verify, ca_file, ca_dir, cert: as `TicketKeys`, which reads the files.
 
     Raises:
         QuicClientException: with cause "trust-file" or "argument" when a file cannot be read.
     """
-    parts = [
-        b"quicgreen ticket 1",
-        host.lower().encode("utf-8", "surrogatepass"),
-        str(port).encode(),
-        (server_name or host).lower().encode("utf-8", "surrogatepass"),
-        str(len(alpn)).encode(),
-        *(name.encode() for name in alpn),
-        b"verified" if verify else b"not verified",
-        _content(ca_file, "trust-file") if verify and ca_file else b"",
-        _folder(ca_dir) if verify and ca_dir else b"",
-        _content(cert, "argument") if cert else b"",
-    ]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big") + part)
-    return digest.hexdigest()[:32]
+    keys = TicketKeys(
+        server_name=server_name, alpn=alpn, verify=verify, ca_file=ca_file, ca_dir=ca_dir, cert=cert
+    )
+    return keys.key(host, port)
+
+
+def _name(host: str) -> bytes:
+    return host.lower().encode("utf-8", "surrogatepass")
 
 
 def _content(path: str, cause: str) -> bytes:

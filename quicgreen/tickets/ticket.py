@@ -63,7 +63,8 @@ class Ticket:
     """It may carry early data (0-RTT; RFC 8446, section 4.2.10)."""
 
     data: bytes = field(repr=False)
-    """The engine's: TLS session, the peer's transport parameters, HTTP/3 settings."""
+    """What it is bound to (`TicketKeys.binding`), then the engine's: TLS session, the peer's transport
+    parameters, HTTP/3 settings."""
 
     def __post_init__(self) -> None:
         problem = None
