@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import limit
+import trustme
+from client_rows import green_client
 from green_server import SMALL
-from processes import Child
+from processes import OTHER, Child
 from samples import Bound, Contestant, Plan, Row, Sample, Series, check, rows
 from server_rows import green_server, limit_server, per_request
 
@@ -35,6 +40,59 @@ def handshakes(plan: Plan) -> Iterable[Row]:
     title = "server, full handshake (P-256) with one GET"
     load = f"limit's client, {AT_ONCE} at once"
     yield Row("e1", title, load, "µs server CPU per handshake", ours, theirs, Bound(1.25))
+
+
+def _resumed(plan: Plan) -> tuple[Series, Series]:
+    """Both against one server, whose counter says which of them were resumed."""
+    with green_server(plan, "small") as server, green_client(plan, server, OTHER) as client:
+        client.ask(how="full", count=2 * AT_ONCE)  # two tickets each
+
+        def measured(how: str) -> Callable[[int], Sample]:
+            def measure(count: int) -> Sample:
+                before = server.ask()
+                cpu = server.cpu_ns()
+                seconds = client.ask(how=how, count=count)["seconds"]
+                cpu = server.cpu_ns() - cpu
+                after = server.ask()
+                done = after["resumed"] - before["resumed"]
+                check(f"{server.name}: handshakes", after["connections"] - before["connections"], count)
+                check(f"{server.name}: of these resumed", done, count if how == "resumed" else 0)
+                return Sample(cpu / count / 1e3, count / seconds, count, seconds)
+
+            return measure
+
+        ours, full = plan.measure(
+            Contestant("quicgreen, resumed", measured("resumed"), 200),
+            Contestant("quicgreen, full", measured("full"), 200),
+        )
+    return ours, full
+
+
+RESUMED = "server, resumed handshake with one GET, against a full one,"
+RESUMED_LOAD = f"our client, {AT_ONCE} at once"
+PER_HANDSHAKE = "µs server CPU per handshake"
+
+
+@rows("e3")
+def resumed(plan: Plan) -> Iterable[Row]:
+    """For information: signing with P-256 costs less than the key exchange, which a resumed handshake has
+    too (RFC 8446, section 2.2), here with ML-KEM."""
+    yield Row("e3", f"{RESUMED} P-256", RESUMED_LOAD, PER_HANDSHAKE, *_resumed(plan))
+
+
+@rows("e4")
+def resumed_rsa(plan: Plan) -> Iterable[Row]:
+    """With a certificate as many servers have them."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority = trustme.CA(key_type=trustme.KeyType.RSA)
+        issued = authority.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType.RSA)
+        chain, key = Path(folder, "rsa.pem"), Path(folder, "rsa.key")
+        # The client trusts what is in this file: so the authority's is there too.
+        blobs = [*issued.cert_chain_pems, authority.cert_pem]
+        chain.write_bytes(b"".join(blob.bytes() for blob in blobs))
+        key.write_bytes(issued.private_key_pem.bytes())
+        ours, full = _resumed(dataclasses.replace(plan, certificate=(str(chain), str(key))))
+    yield Row("e4", f"{RESUMED} RSA-2048", RESUMED_LOAD, PER_HANDSHAKE, ours, full, Bound(0.75))
 
 
 def held(server: Child) -> Sample:

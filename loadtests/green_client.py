@@ -1,7 +1,8 @@
-"""The measured client: one Session. A child process of the benchmark (see processes.py).
+"""The measured client: one Session, or many connections. A child process of the benchmark (see
+processes.py).
 
 usage: green_client.py PORT CERT
-Commands: {"how": "differing" | "same" | "single", "count": N}
+Commands: {"how": "differing" | "same" | "single" | "full" | "resumed", "count": N}
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from gevent.fileobject import FileObjectPosix
 from green_server import LOOPBACK
 
 import quicgreen
+from quicgreen.tickets import Ticket
 
 GREENLETS = 100
+HANDSHAKES_AT_ONCE = 10
 
 
 class Load:
@@ -27,6 +30,8 @@ class Load:
 
     def __init__(self, port: str, cert: str) -> None:
         self.session = quicgreen.Session(verify=cert, config=LOOPBACK)
+        self.port, self.cert = int(port), cert
+        self.tickets: list[Ticket] = []
         self.base = f"https://127.0.0.1:{port}"
         self.numbers = itertools.count()  # never the same path twice, in all runs
         self.body = 0
@@ -48,6 +53,26 @@ class Load:
         self.times_ns.append(time.perf_counter_ns() - started)
         self._count(response)
 
+    def full(self) -> None:
+        """A connection of its own, and one request on it."""
+        self._connect(None)
+
+    def resumed(self) -> None:
+        """The same, with a ticket of an earlier one: without early data, which would be another matter."""
+        if not self._connect(self.tickets.pop()):
+            raise ValueError("the server did not resume")
+
+    def _connect(self, ticket: Ticket | None) -> bool:
+        connection = quicgreen.connect(
+            "127.0.0.1", self.port, verify=self.cert, config=LOOPBACK, ticket=ticket
+        )
+        self._count(connection.get("/small"))
+        resumed = connection.is_resumed
+        while (came := connection.export_ticket()) is not None:
+            self.tickets.append(came)
+        connection.close()
+        return resumed
+
     def _count(self, response: quicgreen.Response) -> None:
         if response.status_code != 200:
             raise ValueError(f"status {response.status_code}")
@@ -62,7 +87,8 @@ class Load:
             repeat(call, range(count))
         else:
             calls = iter(range(count))  # all greenlets take from it
-            workers = [gevent.spawn(repeat, call, calls) for _ in range(GREENLETS)]
+            greenlets = HANDSHAKES_AT_ONCE if how in ("full", "resumed") else GREENLETS
+            workers = [gevent.spawn(repeat, call, calls) for _ in range(greenlets)]
             gevent.joinall(workers, raise_error=True)
         seconds = time.perf_counter() - started
         answer: dict[str, Any] = {"requests": count, "body_received": self.body, "seconds": seconds}

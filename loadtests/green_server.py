@@ -112,6 +112,7 @@ def answer_stdin(server: quicgreen.Server) -> None:
         totals = {
             "requests": counters["requests_received"],
             "connections": counters["handshakes_completed"],
+            "resumed": counters["handshakes_resumed"],
             "spin_hits": counters["spin_hits"],
             **counted,
         }

@@ -225,12 +225,11 @@ TEST(cancelled_while_early) {
     request(&e.r, 3, "GET", "/3", NULL, 0, QG_FIN);
     side_turn(&e.r.client);
     for (uint64_t token = 1; token <= 3; token += 2) {
-        submit(&e.r.client,
-               (qg_submission){.op = QG_OP_CANCEL,
-                               .conn = e.r.conn,
-                               .token = token,
-                               .code = H3_REQUEST_CANCELLED},
-               NULL, 0, NULL, 0);
+        submit(
+            &e.r.client,
+            (qg_submission){
+                .op = QG_OP_CANCEL, .conn = e.r.conn, .token = token, .code = H3_REQUEST_CANCELLED},
+            NULL, 0, NULL, 0);
     }
     check_answer(&e.r, 2, "/2");
     pass_ms(&e.r, 5);
