@@ -88,8 +88,7 @@ bool qg__conn_flush(qg_conn *conn, unsigned *budget) {
     set_timers(conn);
     /* A client's handshake may become complete here: after early data was refused, quiche goes on with
      * it only when it is asked for packets. */
-    bool completed =
-        conn->state == QG_CONN_HANDSHAKE && quiche_conn_is_established(conn->quiche);
+    bool completed = conn->state == QG_CONN_HANDSHAKE && quiche_conn_is_established(conn->quiche);
     if (completed || quiche_conn_is_closed(conn->quiche)) {
         qg__conn_touch(conn);
     }

@@ -81,11 +81,11 @@ typedef struct rig_options {
     qg_listen_options listen;
     const char *client_alpn, *server_alpn;
     const char *server_name;
-    const char *names;            /* of the server's certificate */
-    qg_keys *tickets;             /* the server's; not kept */
-    qg_replay *replay;            /* the server takes early data; not kept */
-    bool take_tickets;            /* the client tells of tickets */
-    unsigned chain;               /* certificates that the server sends beside its own */
+    const char *names; /* of the server's certificate */
+    qg_keys *tickets;  /* the server's; not kept */
+    qg_replay *replay; /* the server takes early data; not kept */
+    bool take_tickets; /* the client tells of tickets */
+    unsigned chain;    /* certificates that the server sends beside its own */
     const char *client_groups, *server_groups; /* of the key exchange; NULL: BoringSSL's */
     bool verify;                  /* the client trusts exactly the server's certificate */
     bool distrust;                /* the client verifies and trusts nobody */

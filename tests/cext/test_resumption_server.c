@@ -20,8 +20,9 @@ static qg_conn *only_conn(const side *s) {
 }
 
 static void send_early(rig *r, uint64_t token, const char *method, const char *body, bool fin) {
-    request(r, token, method, "/", body, strlen(body),
-            (uint16_t)(QG_EARLY | (fin ? QG_FIN : 0) | (strcmp(method, "HEAD") == 0 ? QG_HEAD : 0)));
+    request(
+        r, token, method, "/", body, strlen(body),
+        (uint16_t)(QG_EARLY | (fin ? QG_FIN : 0) | (strcmp(method, "HEAD") == 0 ? QG_HEAD : 0)));
 }
 
 /* ---------------------------------------------------------------- safe, or held */
@@ -119,9 +120,8 @@ TEST(a_listener_for_sessions_announces_nothing_early) {
 }
 
 static void give_credit(side *s, uint64_t credit) {
-    submit(s,
-           (qg_submission){.op = QG_OP_CREDIT, .conn = (uint64_t)s->endpoint, .code = credit}, NULL,
-           0, NULL, 0);
+    submit(s, (qg_submission){.op = QG_OP_CREDIT, .conn = (uint64_t)s->endpoint, .code = credit},
+           NULL, 0, NULL, 0);
 }
 
 /* Who has no room for a request hears of none, early or not; also of one that was held. */
@@ -286,7 +286,8 @@ TEST(what_was_announced_is_told_when_its_client_vanishes) {
 /* ---------------------------------------------------------------- replays */
 
 /* A worker of its own for each, as on a large site: they share keys and register. */
-static void replay_to_a_worker(const early *e, const tap *flight, uint64_t *announced, uint64_t *held) {
+static void replay_to_a_worker(const early *e, const tap *flight, uint64_t *announced,
+                               uint64_t *held) {
     side worker;
     qg_engine_options o;
     rig_options options;
@@ -298,7 +299,8 @@ static void replay_to_a_worker(const early *e, const tap *flight, uint64_t *anno
     early_options(&options);
     side_open(&worker, &o);
     qg_addr_parse(&nowhere, "192.0.2.3", 1);
-    CHECK_EQ(qg_endpoint_pair(worker.engine, &e->r.server_addr, worker.engine, &nowhere, ends), QG_OK);
+    CHECK_EQ(qg_endpoint_pair(worker.engine, &e->r.server_addr, worker.engine, &nowhere, ends),
+             QG_OK);
     worker.endpoint = ends[0];
     CHECK_EQ(qg_listen(worker.engine, ends[0], &options.listen, e->r.server_config), QG_OK);
     for (unsigned i = 0; i < flight->datagrams; i++) {
