@@ -47,6 +47,9 @@ void qg__conn_end_early(qg_conn *conn) {
 bool qg__conn_on_sent(qg_conn *conn) {
     if (conn->wants_early && quiche_conn_is_in_early_data(conn->quiche)) {
         conn->wants_early = false;
+        if (!conn->raw && quiche_conn_peer_streams_left_uni(conn->quiche) == 0) {
+            return false; /* HTTP/3 cannot begin by what the ticket remembers; the server may allow more */
+        }
         conn->h3.peer_max_field_section_size = conn->remembered.max_field_section_size;
         conn->h3.peer_extended_connect = conn->remembered.extended_connect;
         qg__conn_start_streams(conn);

@@ -206,17 +206,11 @@ static void hash_trusted(SHA256_CTX *sha, X509_STORE *store) {
     sk_X509_OBJECT_pop_free(objects, X509_OBJECT_free);
 }
 
-static bool load_trust(qg_tls *tls, const qg_tls_options *o, char *error, size_t capacity) {
-    if (o->ca_file == NULL && o->ca_dir == NULL) {
-        return true;
-    }
-    if (SSL_CTX_load_verify_locations(tls->ctx, o->ca_file, o->ca_dir) != 1) {
-        return fail(error, capacity, "cannot read the trusted certificates",
-                    o->ca_file != NULL ? o->ca_file : o->ca_dir);
-    }
+/* Everything that decides whom we believe, also that we believe anybody. */
+static void hash_trust(qg_tls *tls, const qg_tls_options *o) {
     SHA256_CTX sha;
     SHA256_Init(&sha);
-    uint8_t flags = (uint8_t)(o->verify_peer | o->require_peer << 1);
+    uint8_t flags = (uint8_t)((o->verify_peer != 0) | (o->require_peer != 0) << 1);
     SHA256_Update(&sha, &flags, 1);
     const char *names[] = {o->ca_file, o->ca_dir};
     for (int i = 0; i < 2; i++) {
@@ -226,6 +220,15 @@ static bool load_trust(qg_tls *tls, const qg_tls_options *o, char *error, size_t
     }
     hash_trusted(&sha, SSL_CTX_get_cert_store(tls->ctx));
     SHA256_Final(tls->trust, &sha);
+}
+
+static bool load_trust(qg_tls *tls, const qg_tls_options *o, char *error, size_t capacity) {
+    if ((o->ca_file != NULL || o->ca_dir != NULL) &&
+        SSL_CTX_load_verify_locations(tls->ctx, o->ca_file, o->ca_dir) != 1) {
+        return fail(error, capacity, "cannot read the trusted certificates",
+                    o->ca_file != NULL ? o->ca_file : o->ca_dir);
+    }
+    hash_trust(tls, o);
     return true;
 }
 

@@ -288,6 +288,25 @@ TEST(closed_while_early) {
     early_close(&e);
 }
 
+TEST(unreachable_while_early) {
+    rig_options o;
+    early e;
+    ticket t;
+    early_options(&o);
+    o.udp = true;
+    early_open(&e, &o);
+    earn_ticket(&e.r, &t);
+    qg_addr_parse(&e.r.server_addr, "127.0.0.1", 1); /* nobody listens there */
+    dial_with(&e.r, &t, true);
+    get_early(&e.r, 1, "/sent");
+    request(&e.r, 2, "GET", "/waits", NULL, 0, QG_FIN);
+    const seen *closed = await_event(&e.r, &e.r.client, QG_EVENT_CLOSED);
+    CHECK_EQ(closed->event.flags, QG_ICMP);
+    check_lost(&e.r, 1, true);
+    check_lost(&e.r, 2, false);
+    early_close(&e);
+}
+
 /* By a server that has other certificates and other keys, so that the client must look at them. */
 TEST(refused_while_early) {
     rig_options o;
@@ -326,6 +345,28 @@ TEST(a_ticket_is_taken_before_the_first_flush_only) {
     check_session(&e.r, false, QG_EARLY_NONE, NULL);
     CHECK_EQ(qg_conn_resume(e.r.client.engine, 12345, t.bytes, t.len, 1), QG_GONE);
     exchange(&e.r, 1);
+    early_close(&e);
+}
+
+/* By a server without room for our control stream, which it may have by now. */
+TEST(a_ticket_with_which_http3_cannot_begin) {
+    rig_options o;
+    early e;
+    ticket t;
+    tap out;
+    early_options(&o);
+    o.client.raw = o.server.raw = 1;
+    o.server.initial_max_streams_uni = 0;
+    early_open(&e, &o);
+    earn_ticket(&e.r, &t);
+    early_again(&e, NULL);
+    dial_with(&e.r, &t, true);
+    tap_side(&e.r.client, &out);
+    get_early(&e.r, 1, "/1");
+    side_turn(&e.r.client);
+    CHECK_EQ(out.packets[TAP_ZERO_RTT], 0);
+    check_answer(&e.r, 1, "/1");
+    check_session(&e.r, true, QG_EARLY_NONE, NULL);
     early_close(&e);
 }
 

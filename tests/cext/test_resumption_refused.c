@@ -150,6 +150,34 @@ TEST(with_retry) {
     sends_again_soon(&refusals[6]);
 }
 
+static bool lose_zero_rtt(void *arg, uint8_t *data, size_t len) {
+    unsigned *lost = arg;
+    (void)len;
+    bool is_zero_rtt = (data[0] & 0x80) && (data[0] >> 4 & 3) == TAP_ZERO_RTT;
+    *lost += is_zero_rtt;
+    return !is_zero_rtt;
+}
+
+/* Early data is accepted, and did not arrive (a packet that comes before the hello is for nobody). */
+TEST(that_was_lost) {
+    rig_options o;
+    early e;
+    ticket t;
+    unsigned lost = 0;
+    early_options(&o);
+    start_early(&e, &o, &t);
+    qg__pair_set_filter(datapath_of(&e.r.client), lose_zero_rtt, &lost);
+    get_early(&e.r, 1, "/1");
+    const seen *got = await_event(&e.r, &e.r.server, QG_EVENT_REQUEST);
+    CHECK(lost > 0);
+    CHECK_EQ(got->event.flags, QG_FIN);
+    respond(&e.r.server, got, "200", "/1", 2, QG_FIN);
+    check_answer(&e.r, 1, "/1");
+    check_session(&e.r, true, QG_EARLY_ACCEPTED, NULL);
+    CHECK_EQ(e.r.server.counters.requests_received, 1);
+    early_close(&e);
+}
+
 /* quiche goes on with the handshake after a refusal when it is asked for packets: that it is complete then
  * is known at once, not when the server's next packet comes, a round trip later. */
 TEST(the_handshake_is_complete_with_its_last_packet) {

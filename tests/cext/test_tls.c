@@ -303,6 +303,54 @@ TEST(a_ticket_counts_under_its_trust_only) {
     close_contexts(&c);
 }
 
+/* The other server, of the same keys, that demands this. */
+static bool resumes_at(contexts *c, SSL_SESSION *session, const char *ca_file) {
+    char error[100];
+    qg_tls_options o = server_options(&c->f);
+    o.keys = c->keys;
+    o.verify_peer = 1;
+    o.ca_file = ca_file;
+    qg_tls *other = qg_tls_new(&o, error, sizeof error), *usual = c->server;
+    CHECK(other != NULL);
+    c->server = other;
+    bool resumed = shake(c, "a.test", session);
+    c->server = usual;
+    qg_tls_free(other);
+    return resumed;
+}
+
+/* Who asks for a certificate and trusts nobody yet is stricter than who does not ask. */
+TEST(to_trust_nobody_is_not_to_ask_nobody) {
+    contexts c;
+    open_contexts(&c, 3);
+    SSL_SESSION *session = session_for(&c, "a.test");
+    CHECK(!resumes_at(&c, session, NULL));
+    CHECK(resumes_at(&c, last_session, NULL));
+    SSL_SESSION_free(session);
+    close_contexts(&c);
+}
+
+/* What the file of certificates says, and not only what it is called. */
+TEST(trust_is_in_the_contents) {
+    contexts c;
+    files others;
+    open_contexts(&c, 3);
+    make_files(&others);
+    resumes_at(&c, NULL, c.f.cert_file);
+    SSL_SESSION *session = last_session;
+    SSL_SESSION_up_ref(session);
+    CHECK(resumes_at(&c, session, c.f.cert_file));
+    write_file(c.f.cert_file, others.cert, "");
+    CHECK(!resumes_at(&c, session, c.f.cert_file));
+    write_file(c.f.cert_file, c.f.cert, others.cert); /* one more */
+    CHECK(!resumes_at(&c, session, c.f.cert_file));
+    write_file(c.f.cert_file, c.f.cert, "");
+    CHECK(resumes_at(&c, session, c.f.cert_file));
+    SSL_SESSION_free(session);
+    remove_files(&others);
+    close_contexts(&c);
+}
+
 TEST(a_server_without_keys_gives_no_tickets) {
     contexts c;
     char error[100];
