@@ -12,6 +12,9 @@ Beside routes.py's:
     /goaway        CONNECTION_CLOSE with H3_NO_ERROR instead of an answer
     /breach        a frame that may not be there (H3_FRAME_UNEXPECTED)
     /counters      JSON: what this server has seen
+Options
+    tickets     "early": offers session tickets and takes early data; "forgets": offers them and knows none
+                when it sees one again
 Raw: a stream is answered with "length:digest:" of what came and the same bytes; "open N" makes the server
 open a bidirectional and a unidirectional stream with N bytes each.
 """
@@ -34,7 +37,15 @@ from helpers import bodies, routes
 
 VERSION = f"aioquic/{importlib.metadata.version('aioquic')}"
 
-COUNTERS = {"handshakes": 0, "resumed": 0, "requests": 0, "resets": 0, "stops": 0, "terminated": 0}
+COUNTERS = {
+    "handshakes": 0,
+    "resumed": 0,
+    "early": 0,
+    "requests": 0,
+    "resets": 0,
+    "stops": 0,
+    "terminated": 0,
+}
 
 
 class Http(QuicConnectionProtocol):
@@ -167,6 +178,7 @@ def count(event):
     if isinstance(event, events.HandshakeCompleted):
         COUNTERS["handshakes"] += 1
         COUNTERS["resumed"] += event.session_resumed
+        COUNTERS["early"] += event.early_data_accepted
     elif isinstance(event, events.StreamReset):
         COUNTERS["resets"] += 1
     elif isinstance(event, events.StopSendingReceived):
@@ -180,12 +192,16 @@ async def main() -> None:
     alpn = options.get("alpn", ["h3"])
     configuration = QuicConfiguration(is_client=False, alpn_protocols=alpn, idle_timeout=10)
     configuration.load_cert_chain(options["certfile"], options["keyfile"])
+    tickets, wanted = {}, options.get("tickets")
     server = await serve(
         options.get("host", "127.0.0.1"),
         0,
         configuration=configuration,
         create_protocol=Http if "h3" in alpn else Raw,
         retry=options.get("retry", False),
+        session_ticket_handler=(lambda t: tickets.update({t.ticket: t})) if wanted else None,
+        # Each is good for one connection.
+        session_ticket_fetcher=(lambda name: tickets.pop(name, None) if wanted == "early" else None),
     )
     host, port = server._transport.get_extra_info("socket").getsockname()[:2]
     ready.say(VERSION, host, port)
