@@ -14,9 +14,11 @@ from pathlib import Path
 import gevent
 import pytest
 from helpers.commands import START_S, Site, command, complaint, run, run_process
+from helpers.processes import Peer
 from support import make_server, serving, url_of
 
 from quicgreen._contexts import Keys, ReplayRegister
+from quicgreen.testing import Certificate, Link
 
 
 def test_fetch(site: Site) -> None:
@@ -433,3 +435,20 @@ def test_a_setting_that_is_wrong(site: Site, tmp_path: Path, monkeypatch: pytest
     assert complaint(result).startswith("warning: ")
     assert "shm_sise" in complaint(result)
     assert run("fetch", "-k", "-s", site.url + "/").stderr == ""
+
+
+def test_tickets_that_come_after_the_response_are_waited_for(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    """aioquic sends its ticket when the handshake is complete, a round trip after the response."""
+    files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
+    with Peer("aioquic_server.py", tickets="early", **files) as peer:
+        peer.wait_until_it_answers(certificate.ca_certs)
+        with Link(peer.address, delay_ms=20) as link:
+            arguments = ["--cacert", certificate.ca_certs, "--ssl-sessions", str(tmp_path / "sessions")]
+            url = f"https://127.0.0.1:{link.address[1]}/version"
+            for expected in (FULL, RESUMED, RESUMED, RESUMED):
+                result = run("fetch", "-v", *arguments, url)
+                assert result.returncode == 0
+                assert expected in result.stderr.splitlines()
+            assert ACCEPTED in result.stderr.splitlines()

@@ -10,10 +10,12 @@ from pathlib import Path
 import gevent
 import pytest
 from helpers.commands import START_S, Site, command, complaint, run, run_process
+from helpers.processes import Peer
 from support import serving, wait_until
 
 import quicgreen
 from quicgreen._contexts import self_signed
+from quicgreen.testing import Certificate
 
 MS = r"\d+\.\d{3}"
 
@@ -163,3 +165,15 @@ def test_wrong_arguments(arguments: list[str], status: int, words: str) -> None:
     result = run("ping", *arguments)
     assert (result.returncode, result.stdout) == (status, "")
     assert words in complaint(result)
+
+
+def test_a_server_that_gives_no_tickets(certificate: Certificate) -> None:
+    """And is none of ours: aioquic, which gives some only when it is told how."""
+    with Peer("aioquic_server.py", certfile=certificate.certfile, keyfile=certificate.keyfile) as peer:
+        peer.wait_until_it_answers(certificate.ca_certs)
+        result = run("ping", "--cacert", certificate.ca_certs, "-c", "1", f"127.0.0.1:{peer.port}")
+        fetched = run("fetch", "-s", "-v", "--cacert", certificate.ca_certs, peer.url("/version"))
+    assert result.returncode == 0
+    assert "resumed handshake: not tried, the server gives no session tickets\n" in result.stdout
+    assert "1 requests sent, 1 answered" in result.stdout
+    assert (fetched.returncode, "* TLS full handshake" in fetched.stderr) == (0, True)

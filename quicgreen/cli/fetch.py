@@ -87,7 +87,7 @@ def _fetch(options: argparse.Namespace) -> int:
     limit.start()
     try:
         with warnings_to(lambda warning: _show_warning(options, warning)):
-            return _fetch_within(options)
+            return _fetch_within(options, limit.close)
     except gevent.Timeout as e:
         if e is not limit:
             raise
@@ -111,7 +111,8 @@ def _show_warning(options: argparse.Namespace, warning: Warning) -> None:
         say(f"* Warning: {warning}")
 
 
-def _fetch_within(options: argparse.Namespace) -> int:
+def _fetch_within(options: argparse.Namespace, done: Callable[[], None]) -> int:
+    """`done` is called when all that was asked for is there."""
     tell: _Say = say if options.verbose else lambda text: None
     timeout = Timeout(connect=options.connect_timeout, read=options.max_time)
     headers = [_header(text) for text in options.header]
@@ -144,6 +145,7 @@ def _fetch_within(options: argparse.Namespace) -> int:
                 response.raise_for_status()
             written = _write(options, response)
             took = time.monotonic() - started
+            done()
             if store is not False:
                 _await_tickets(store)
         tell(f"* {written} bytes in {took:.3f} s")
