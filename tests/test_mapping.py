@@ -16,7 +16,7 @@ NAMES = {
 }
 """What is tested under another name."""
 
-WHOLE = {"build", "docs", "exports", "layering", "mapping"}
+WHOLE = {"build", "docs", "exports", "layering", "mapping", "surface"}
 """Tests of no one module: `tests/test_NAME.py`."""
 
 

@@ -277,6 +277,35 @@ def test_early_data_on_a_lossy_link(
     assert all(told["hits"][f"lossy-{i}"]["before_handshake"] == 0 for i in range(0, len(tickets), 4))
 
 
+@pytest.mark.parametrize("loss", [0, 0.2])
+def test_many_requests_in_refused_early_data(
+    start_ours: Callable[..., Peer], counters: Counters, dial: Dial, ticket_of: TicketOf, loss: float
+) -> None:
+    """More than the server allows streams, with bodies, and in more packets than leave at once: all are sent
+    again, and run once."""
+    ticket = ticket_of(start_ours(early_data=True, fresh_register=True))
+    other = start_ours(early_data=True, **OTHER_SECRET)
+    body = bytes(5000)
+
+    def once(i: int) -> bytes:
+        if i % 5:
+            return bytes(connection.get(f"/hit/{i}", timeout=40.0).content)
+        return bytes(connection.post(f"/hit/{i}", data=body, early_data=True, timeout=40.0).content)
+
+    count = 150 if not loss else 30
+    with (
+        Link(other.address, seed=2, loss=loss, delay_ms=2) as link,
+        dial(link, ticket, timeout=40.0) as connection,
+    ):
+        jobs = [gevent.spawn(once, i) for i in range(count)]
+        answers = [job.get(timeout=50) for job in jobs]
+        assert (connection.is_resumed, connection.early_data) == (False, False)
+        assert link.counters().to_server.dropped > 0 or not loss
+    assert answers == [b"hit" if i % 5 else body for i in range(count)]
+    told = counters(other)
+    assert told["hits"] == {str(i): ONCE for i in range(count)}
+
+
 REPLAYS = 1000
 
 

@@ -39,10 +39,14 @@ def test_they_reach_each_other_only(hosts: netns.Hosts) -> None:
 
 
 def test_they_are_gone_also_after_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), netns.Hosts() as one, netns.Hosts() as two:
-        assert len({one.client, one.server, two.client, two.server}) == 4
-        assert len(netns.left_behind()) == 4
-        raise ZeroDivisionError
+    def fail() -> None:
+        with netns.Hosts() as one, netns.Hosts() as two:
+            assert len({one.client, one.server, two.client, two.server}) == 4
+            assert len(netns.left_behind()) == 4
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert netns.left_behind() == []
 
 
