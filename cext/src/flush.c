@@ -86,10 +86,10 @@ bool qg__conn_flush(qg_conn *conn, unsigned *budget) {
         more = sent > 0 || qg__conn_on_sent(conn);
     }
     set_timers(conn);
-    /* A client's handshake may also be complete now: quiche goes on with it here when early data was
-     * refused, and nothing else would tell before the next packet comes. */
-    if (quiche_conn_is_closed(conn->quiche) ||
-        (conn->state == QG_CONN_HANDSHAKE && quiche_conn_is_established(conn->quiche))) {
+    /* A client's handshake may become complete here: after early data was refused, quiche goes on with
+     * it only when it is asked for packets. */
+    bool completed = conn->state == QG_CONN_HANDSHAKE && quiche_conn_is_established(conn->quiche);
+    if (completed || quiche_conn_is_closed(conn->quiche)) {
         qg__conn_touch(conn);
     }
     return !more;
