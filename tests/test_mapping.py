@@ -18,7 +18,7 @@ NAMES = {
 }
 """What is tested under another name."""
 
-WHOLE = {"build", "docs", "exports", "layering", "mapping", "resumed_sessions"}
+WHOLE = {"build", "docs", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface"}
 """Tests of no one module: `tests/test_NAME.py`."""
 
 

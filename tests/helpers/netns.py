@@ -15,6 +15,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+_FOLDER = "/run/netns"
+
 _serial = itertools.count()
 
 
@@ -42,6 +44,7 @@ class Hosts:
             raise NamespaceError("network namespaces need root: run these tests as root")
         if shutil.which("ip") is None:
             raise NamespaceError("network namespaces need the command ip, of iproute2")
+        _remove_forgotten()
         stem = f"qg-{os.getpid()}-{next(_serial)}"
         self.client = Host(f"{stem}-c", "10.98.0.1")
         self.server = Host(f"{stem}-s", "10.98.0.2")
@@ -63,7 +66,7 @@ class Hosts:
     def close(self) -> None:
         """Remove them. Idempotent. Processes that still run in one keep it until they end."""
         for host in (self.client, self.server):
-            if os.path.exists(f"/run/netns/{host.name}"):
+            if os.path.exists(f"{_FOLDER}/{host.name}"):
                 _ip("netns", "delete", host.name)
 
     def __enter__(self) -> Hosts:
@@ -73,11 +76,22 @@ class Hosts:
         self.close()
 
 
+def names() -> list[str]:
+    """Of all namespaces of ours, those of other runs too."""
+    found = os.listdir(_FOLDER) if os.path.isdir(_FOLDER) else []
+    return [name for name in found if name.startswith("qg-")]
+
+
 def left_behind() -> list[str]:
     """Namespaces of this process that are still there."""
-    folder = "/run/netns"
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return [name for name in names if name.startswith(f"qg-{os.getpid()}-")]
+    return [name for name in names() if name.startswith(f"qg-{os.getpid()}-")]
+
+
+def _remove_forgotten() -> None:
+    """A run that was killed could not do so itself."""
+    for name in names():
+        if not os.path.exists(f"/proc/{name.split('-')[1]}"):
+            _ip("netns", "delete", name)
 
 
 def _ip(*arguments: str) -> None:

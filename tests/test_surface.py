@@ -1,0 +1,122 @@
+"""What the documentation promises, row by row, and the tests that show it: rows that are there today.
+
+A row fails here when one of its tests is gone, or may be skipped or expected to fail. Whether they pass they
+say themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+
+ROWS: dict[str, list[str]] = {
+    # Tickets to take along, and what a connection says of itself.
+    "A10": [
+        "interop/test_resumption.py::test_our_client_resumes",
+        "interop/test_early_data.py::test_aioquic_takes_early_data",
+        "interop/test_early_data.py::test_aioquic_refuses_early_data",
+        "test_tickets_ticket.py::test_what_is_written_is_read",
+    ],
+    # The modes, and which one a process chooses.
+    "C1": ["interop/test_workers.py::test_each_worker_takes_up_the_last_one_s_session"],
+    # A session that is kept serves the next call.
+    "C2": ["test_client.py::test_functions_of_the_module_share_a_session_for_each_trust"],
+    # Tickets in memory, files and Redis: from one process to another.
+    "C3": [
+        "interop/test_workers.py::test_each_worker_takes_up_the_last_one_s_session",
+        "test_tickets_store.py::test_a_ticket_of_one_process_is_used_by_another_and_each_by_one_only",
+        "test_tickets_redis.py::test_away_later_and_back_again",
+        "interop/test_early_data.py::test_ours_with_ours",
+    ],
+    # A dead session is replaced unseen.
+    "C4": ["interop/test_faults.py::test_a_session_goes_on_with_a_server_that_came_back"],
+    # Tickets in shared memory.
+    "C5": [
+        "test_tickets_shared_memory.py::test_128_kib_hold_115_tickets_of_1000_bytes_and_the_oldest_leaves_first",
+        "test_tickets_shared_memory.py::test_a_process_that_is_killed_holds_up_nobody",
+        "interop/test_workers.py::test_each_worker_takes_up_the_last_one_s_session",
+    ],
+    # Errors, each by a real fault.
+    "D1": ["interop/test_faults.py::test_a_server_that_is_killed_and_comes_back"],
+    "D2": ["interop/test_faults.py::test_a_handler_that_raises"],
+    "D3": [
+        "interop/test_faults.py::test_a_certificate_that_nobody_trusts",
+        "interop/test_faults.py::test_no_common_protocol",
+    ],
+    "D4": [
+        "interop/test_faults.py::test_a_silent_port_takes_the_connect_timeout",
+        "interop/test_faults.py::test_a_handler_that_never_answers",
+    ],
+    "D5": ["test_h3.py::test_the_server_closes_the_connection"],
+    "D6": ["test_server.py::test_a_port_that_somebody_holds"],
+    "D7": ["test_client.py::test_what_is_no_url_is_refused"],
+    "D8": [
+        "interop/test_faults.py::test_a_closed_port_fails_at_once",
+        "interop/test_faults.py::test_a_name_that_does_not_exist",
+    ],
+}
+
+MAY_NOT_COUNT = {"skip", "skipif", "xfail", "importorskip"}
+
+
+@cache
+def module(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """Names of all attributes and variables that stand in it."""
+    found = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    return found | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def problem(test: str) -> str | None:
+    """Why this test shows nothing."""
+    file, _, name = test.partition("::")
+    path = TESTS / file
+    if not path.is_file():
+        return "no such module"
+    tree = module(path)
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name]
+    if not functions or not name.startswith("test_"):
+        return "no such test"
+    # What is outside of functions may be for the whole module.
+    outside = [n for n in tree.body if not isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    for node in [*functions, *outside]:
+        if names := names_in(node) & MAY_NOT_COUNT:
+            return f"may not run, or need not pass: {', '.join(names)}"
+    return None
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_is_shown(row: str) -> None:
+    assert ROWS[row]
+    assert {test: why for test in ROWS[row] if (why := problem(test))} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def test_other(): pass", "no such test"),
+        ("@pytest.mark.skip\ndef test_it(): pass", "may not run"),
+        ("@pytest.mark.skipif(True, reason='')\ndef test_it(): pass", "may not run"),
+        ("@pytest.mark.xfail\ndef test_it(): pass", "may not run"),
+        ("def test_it():\n    if x: pytest.skip('')", "may not run"),
+        ("pytestmark = pytest.mark.skip\ndef test_it(): pass", "may not run"),
+        ("x = pytest.importorskip('y')\ndef test_it(): pass", "may not run"),
+    ],
+)
+def test_what_shows_nothing_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    monkeypatch.setitem(globals(), "TESTS", tmp_path)
+    (tmp_path / "test_x.py").write_text(code)
+    assert words in str(problem("test_x.py::test_it"))
+    assert problem("test_y.py::test_it") == "no such module"
+    (tmp_path / "test_z.py").write_text("def test_it(): pass")
+    assert problem("test_z.py::test_it") is None
