@@ -294,7 +294,7 @@ def test_keys_that_left_the_window_cost_a_handshake_and_no_error(site: Site, sto
 
 
 def test_a_retry_costs_a_round_trip_and_nothing_else(site: Site, store: Watched) -> None:
-    """It throws the first flight away (RFC 9000, section 8.1.2; RFC 9001, section 4.6.1): it is sent once more."""
+    """It throws the first flight away (RFC 9000, section 8.1.2), which is sent once more."""
     with nothing_left_behind(), serving(site, early_data=True, retry="always") as server:
         visit(server, store)
         before = counters()
