@@ -50,7 +50,7 @@ def told(ask: Callable[[quicgreen.Request], Any], *arguments: Any, **options: An
 
 
 @pytest.mark.parametrize(
-    "method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "QUERY", "x-y"]
+    "method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "QUERY", "X-Y"]
 )
 def test_method(method: str) -> None:
     assert told(lambda request: request.method, method) == method
