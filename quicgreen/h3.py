@@ -167,6 +167,13 @@ def _upload(
     stream = Stream(runtime, connection.id, number, timeout=limit.read, owner=connection, write_ended=True)
     started = time.monotonic()
     upload = None
+
+    def done(owner: Any) -> None:
+        if upload is not None and (stream.released or not stream.read_ended):
+            upload.sender.kill(block=False)  # the response was given up, and the request with it
+        if on_done is not None:
+            on_done(owner)
+
     try:
         token = runtime.new_token()
         rc = engine.await_response(connection.id, number, token, 0)
@@ -185,7 +192,7 @@ def _upload(
             upload.sender.kill(block=False)
         stream.release()
         raise
-    return Response(connection, record, data, method, url, elapsed, limit.read, on_done, stream)
+    return Response(connection, record, data, method, url, elapsed, limit.read, done, stream)
 
 
 def _failure(connection: ClientConnection, record: Any, limit: Timeout) -> QuicException:

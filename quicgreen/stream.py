@@ -109,6 +109,16 @@ class Stream:
         """'h3' or 'raw'."""
         return "raw" if self._raw else "h3"
 
+    @property
+    def read_ended(self) -> bool:
+        """Nothing more can be read."""
+        return self._read_ended
+
+    @property
+    def released(self) -> bool:
+        """`release` was called: the engine tells nobody of this stream any more."""
+        return self._released
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} ({self.kind})>"
 

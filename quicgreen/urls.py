@@ -34,13 +34,13 @@ def ascii_host(host: str) -> str:
 
 def split_authority(authority: str) -> tuple[str, int]:
     """(host, port) of what a URL says between the slashes."""
-    host, _, port = authority.rpartition(":")
+    host, colon, port = authority.rpartition(":")
     if authority.startswith("["):
         host, _, port = authority[1:].partition("]")
         port = port.removeprefix(":")
-    elif not host:
+    elif not colon:
         host, port = authority, ""
-    if port and not (port.isdigit() and 0 < int(port) < 65536):
+    if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise error("argument", f"{port!r} is not a port")
     if not host:
         raise error("argument", f"{authority!r} has no host")

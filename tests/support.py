@@ -198,6 +198,40 @@ def reported() -> Iterator[list[tuple[Any, BaseException]]]:
         del loop_hub.print_exception
 
 
+class Seen:
+    """A handler that keeps what it was sent, and answers with nothing."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.bodies: list[bytes] = []
+
+    def __call__(self, request: quicgreen.Request) -> None:
+        self.requests.append(request)
+        self.bodies.append(request.read())
+        request.respond(200)
+
+    @property
+    def last(self) -> Any:
+        return self.requests[-1]
+
+    def fields(self, name: str) -> list[str]:
+        found: list[str] = self.last.headers.get_list(name)
+        return found
+
+
+class Reader:
+    """A file that does not know its length, and counts how often it is read."""
+
+    def __init__(self, data: Any, piece: int = 1 << 30) -> None:
+        self.data, self.piece, self.reads = data, piece, 0
+
+    def read(self, size: int) -> Any:
+        self.reads += 1
+        n = min(size, self.piece)
+        piece, self.data = self.data[:n], self.data[n:]
+        return piece
+
+
 class Gate:
     """A handler whose requests wait until it is opened."""
 

@@ -293,6 +293,39 @@ def test_keys_that_left_the_window_cost_a_handshake_and_no_error(site: Site, sto
     assert site.since(2) == [("GET", False)]
 
 
+def test_a_retry_costs_a_round_trip_and_nothing_else(site: Site, store: Watched) -> None:
+    """It throws the first flight away (RFC 9000, section 8.1.2), which is sent once more."""
+    with nothing_left_behind(), serving(site, early_data=True, retry="always") as server:
+        visit(server, store)
+        before = counters()
+        with new_session(tickets=store) as session:
+            jobs = [gevent.spawn(session.get, url_of(server, f"/{i}")) for i in range(20)]
+            responses = [job.get(timeout=PATIENCE_S) for job in jobs]
+        assert [r.text for r in responses] == [f"/{i}" for i in range(20)]
+        assert (responses[0].connection.is_resumed, responses[0].connection.early_data) == (True, True)
+        assert counters()["retries_sent"] > before["retries_sent"]
+        assert sorted(path for _, path, _ in site.seen[1:]) == sorted(f"/{i}" for i in range(20))
+
+
+@pytest.mark.parametrize("was_early", [True, False])
+def test_limits_that_were_lowered_are_kept_to(site: Site, store: Watched, was_early: bool) -> None:
+    """A resumed session's limits are today's, unless it sends early data (RFC 9000, section 7.4.1)."""
+    keys = Keys()
+    early: dict[str, Any] = {"early_data": True, "replay": ReplayRegister()} if was_early else {}
+    with serving(site, keys=keys, **early) as server:
+        visit(server, store)
+        address = server.address
+    config = quicgreen.QuicConfiguration(initial_max_streams_bidi=2)
+    with (
+        serving(site, address, keys=keys, config=config, **early) as server,
+        new_session(tickets=store, early_data=not was_early) as session,
+    ):
+        jobs = [gevent.spawn(session.get, url_of(server, f"/{i}")) for i in range(10)]
+        responses = [job.get(timeout=PATIENCE_S) for job in jobs]
+        assert [r.text for r in responses] == [f"/{i}" for i in range(10)]
+        assert responses[0].connection.is_resumed
+
+
 def test_a_request_is_done_once_on_a_bad_network(site: Site, store: Watched) -> None:
     with (
         serving(site, early_data=True) as server,

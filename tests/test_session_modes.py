@@ -171,8 +171,11 @@ with quicgreen.Session(verify=False) as session:
 """
 
 
-def visit(server: quicgreen.Server, **environ: str | None) -> Any:
-    return json.loads(check_python_in_thread(VISIT, url_of(server), **environ))
+PATCHED = "from gevent import monkey; monkey.patch_all()\n"
+
+
+def visit(server: quicgreen.Server, before: str = "", **environ: str | None) -> Any:
+    return json.loads(check_python_in_thread(before + VISIT, url_of(server), **environ))
 
 
 def test_two_processes_share_files(server: quicgreen.Server, tmp_path: Path) -> None:
@@ -197,6 +200,8 @@ def test_two_processes_share_redis_and_do_without(
     environ = {"QUICPRO_SESSION_MODE": "ticket", "QUICPRO_TICKET_STORE": redis_server.url}
     assert visit(server, **environ) == [False, None, "TICKET"]
     assert visit(server, **environ) == [True, True, "TICKET"]
+    assert visit(server, PATCHED, **environ) == [True, True, "TICKET"]  # its sockets are gevent's then
+    assert visit(server, PATCHED, GEVENT_LOOP="libuv-cffi", **environ) == [True, True, "TICKET"]
     nobody = {**environ, "QUICPRO_TICKET_STORE": f"redis://127.0.0.1:{free_port()}", "PYTHONWARNINGS": None}
     assert visit(server, **nobody) == [False, None, "TICKET"]
 

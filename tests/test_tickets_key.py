@@ -9,7 +9,7 @@ import pytest
 from support import check_python
 
 from quicgreen import QuicClientException
-from quicgreen.tickets import fingerprint, ticket_key
+from quicgreen.tickets import TicketKeys, fingerprint, ticket_key
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_no_two_fields_run_into_each_other() -> None:
 def test_a_key_is_the_same_in_another_process(files: dict[str, str]) -> None:
     code = """
         import sys
-        from quicgreen.tickets import ticket_key
+        from quicgreen.tickets import TicketKeys, ticket_key
         print(ticket_key("a.test", 443, ca_file=sys.argv[1]))
     """
     said = check_python(code, files["ca"], PYTHONHASHSEED="77")
@@ -118,3 +118,27 @@ def test_a_file_that_is_not_there_is_named(options: dict[str, str], cause: str) 
     with pytest.raises(QuicClientException, match="/none: No such file") as caught:
         ticket_key("a.test", 443, **options)
     assert caught.value.cause == cause
+
+
+def test_a_binding_is_of_what_a_resumed_handshake_takes_for_granted(files: dict[str, str]) -> None:
+    """The name that was verified, and how; not where the server was found."""
+    keys = TicketKeys(server_name="a.test", ca_file=files["ca"])
+    assert len(keys.binding("x")) == 16
+    assert keys.binding("x") == keys.binding("y") == TicketKeys(ca_file=files["ca"]).binding("A.test")
+    assert keys.key("x", 1) != keys.key("y", 1)
+    others = [
+        TicketKeys(server_name="b.test", ca_file=files["ca"]),
+        TicketKeys(server_name="a.test", ca_file=files["other ca"]),
+        TicketKeys(server_name="a.test"),
+        TicketKeys(server_name="a.test", verify=False),
+        TicketKeys(server_name="a.test", ca_file=files["ca"], cert=files["other ca"]),
+    ]
+    assert len({k.binding("x") for k in [keys, *others]}) == 6
+
+
+def test_files_count_as_they_were_when_they_were_read(files: dict[str, str]) -> None:
+    """As for the connections: their configuration has read them, and trusts what stood there then."""
+    keys = TicketKeys(ca_file=files["ca"])
+    before = keys.key("a", 1)
+    Path(files["ca"]).write_text("another one")
+    assert keys.key("a", 1) == before != ticket_key("a", 1, ca_file=files["ca"])

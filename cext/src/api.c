@@ -223,7 +223,11 @@ int qg_conn_resume(qg_engine *e, uint64_t id, const uint8_t *ticket, size_t len,
         return QG_STATE;
     }
     const uint8_t *session = qg__ticket_open(ticket, len, &conn->remembered, &session_len);
-    if (session == NULL || quiche_conn_set_session(conn->quiche, session, session_len) != 0) {
+    /* The peer's limits of that time hold for early data only (RFC 9000, section 7.4.1); quiche keeps
+     * the larger of its old and new ones, once it has both. */
+    if (session == NULL ||
+        !(early != 0 ? quiche_conn_set_session(conn->quiche, session, session_len) == 0
+                     : qg__session_take_up(conn->ssl, session, session_len))) {
         SSL_set_session(conn->ssl, NULL); /* quiche may have got half of it */
         return QG_INVALID;
     }

@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <openssl/bytestring.h>
+#include <openssl/err.h>
 #include <openssl/mem.h>
 #include <openssl/sha2.h>
 #include <stdlib.h>
@@ -131,4 +132,19 @@ const uint8_t *qg__ticket_open(const uint8_t *ticket, size_t len, qg_remembered 
     remembered->max_field_section_size = qg__get64(ticket + 8);
     *session_len = len - QG_TICKET_HEADER;
     return ticket + QG_TICKET_HEADER;
+}
+
+bool qg__session_take_up(SSL *ssl, const uint8_t *session, size_t len) {
+    uint64_t tls_len;
+    CBS all, tls;
+    CBS_init(&all, session, len);
+    if (!CBS_get_u64(&all, &tls_len) || !CBS_get_bytes(&all, &tls, tls_len)) {
+        return false;
+    }
+    SSL_SESSION *taken =
+        SSL_SESSION_from_bytes(CBS_data(&tls), CBS_len(&tls), SSL_get_SSL_CTX(ssl));
+    bool ok = taken != NULL && SSL_set_session(ssl, taken) == 1;
+    SSL_SESSION_free(taken);
+    ERR_clear_error();
+    return ok;
 }

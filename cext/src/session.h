@@ -62,4 +62,7 @@ void qg__ticket_seal(qg_ticket *ticket, const qg_remembered *remembered);
 const uint8_t *qg__ticket_open(const uint8_t *ticket, size_t len, qg_remembered *remembered,
                                size_t *session_len);
 
+/* Take up the TLS session of what `qg__ticket_open` gave, and leave the rest. */
+bool qg__session_take_up(SSL *ssl, const uint8_t *session, size_t len);
+
 #endif
