@@ -15,7 +15,6 @@ NAMES = {
     "cli/__init__": "cli",
     "tickets/__init__": "tickets_store",
     "testing/__init__": "exports",
-    "tickets/__init__": "tickets_store",
 }
 """What is tested under another name."""
 

@@ -54,7 +54,7 @@ ROWS: dict[str, list[str]] = {
     ],
     "D5": ["test_h3.py::test_the_server_closes_the_connection"],
     "D6": ["test_server.py::test_a_port_that_somebody_holds"],
-    "D7": ["test_client.py::test_what_is_no_url_is_refused"],
+    "D7": ["test_urls.py::test_what_is_no_url_is_refused"],
     "D8": [
         "interop/test_faults.py::test_a_closed_port_fails_at_once",
         "interop/test_faults.py::test_a_name_that_does_not_exist",

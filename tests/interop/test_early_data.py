@@ -8,6 +8,7 @@ without one the first flight's last packet and the handshake's end may come to a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -220,7 +221,7 @@ def test_a_ticket_at_another_server(
     in any case."""
     mine = certificates.issue("client")
     options = {"early_data": True, "fresh_register": True}
-    ticket = ticket_of(start_ours(**options))
+    ticket = ticket_of(start_ours(**options), cert=mine.pair)
     if "ca_certs" in change:
         change = {"ca_certs": certificates.ca_certs}
     other = start_ours(**{**options, **change})
@@ -243,6 +244,9 @@ def test_a_ticket_under_another_name(
     ours_early: Peer, counters: Counters, dial: Dial, ticket_of: TicketOf
 ) -> None:
     ticket = ticket_of(ours_early, server_name="localhost")
+    # Our own client does not offer it: this one lets it pass for a ticket of that name.
+    own = ticket_of(ours_early, server_name="a.localhost", verify=False)
+    ticket = dataclasses.replace(own, data=own.data[:16] + ticket.data[16:])
     before = counters(ours_early)
     with dial(ours_early, ticket, server_name="a.localhost", verify=False) as connection:
         assert connection.get("/hit/name").content == b"hit"
