@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from helpers.redis_server import RedisServer
 from support import make_server, url_of
 
 from quicgreen.testing import Authority, Certificate, authority
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_counts() -> None:
+    """Also where this run was started in the background, with SIGINT ignored: children inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

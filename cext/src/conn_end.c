@@ -181,13 +181,18 @@ void qg__conn_close(qg_conn *conn, bool app, uint64_t code, const char *text) {
     if (conn->state >= QG_CONN_ENDING) {
         return;
     }
-    if (app && !conn->is_server && conn->state == QG_CONN_OPEN && !qg__link_alone(&conn->dirty)) {
-        /* A client may close in the turn in which its handshake completes. quiche 0.30 sends no more
-         * of the handshake once it is closing, and nothing else before that. */
-        unsigned budget = LAST_FLIGHT_PACKETS;
+    /* quiche 0.30 sends no more of the handshake once it is closing, and nothing else before that: what
+     * is left of it goes first. And a probe of the handshake that falls due in between is made again and
+     * again: so the last packet goes at once. */
+    bool by_client = app && !conn->is_server && conn->state == QG_CONN_OPEN;
+    unsigned budget = LAST_FLIGHT_PACKETS;
+    if (by_client && !qg__link_alone(&conn->dirty)) {
         qg__conn_flush(conn, &budget);
     }
     quiche_conn_close(conn->quiche, app, code, (const uint8_t *)text, strlen(text));
+    if (by_client) {
+        qg__conn_flush(conn, &budget);
+    }
     qg__conn_dirty(conn);
     qg__conn_touch(conn);
 }
