@@ -23,7 +23,7 @@ _TAIL = b"\x00\x00\xff\xff"
 """The end of a flush, which a message is sent without (section 7.2.1)."""
 
 _EMPTY = b"\x00"
-"""A message, or the last frame of one, without a byte (section 7.2.3.6)."""
+"""A message, or the last frame of one, without a byte (section 7.2.3.6). zlib need not be asked for it."""
 
 _MAX_STREAMS = 8
 """In one piece: each end costs a copy of what follows, and a sender needs one for a message."""
@@ -252,7 +252,6 @@ class PerMessageDeflate:
             end: the message ends with it.
         """
         if not len(data):
-            # zlib flushes nothing a second time, and nothing is no message.
             compressed = _EMPTY if end else b""
         else:
             if self._deflater is None:
