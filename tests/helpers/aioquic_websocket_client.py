@@ -2,8 +2,8 @@
 
 Options
     host, ip, port, ca  where to
-    sockets             each {"path", "fields", "subprotocols", "deflate", "steps"}; all on one connection, all
-                        at once. `deflate`: the offer's parameters, "" for none of them
+    sockets             each {"path", "fields", "subprotocols", "deflate", "steps"}; all on one connection, at
+                        the same time. `deflate`: the offer's parameters, "" for none of them
     before_settings     CONNECT leaves before the server's SETTINGS are here
 Steps, each a list
     text S, binary N (that body), ping S, close CODE REASON
@@ -177,8 +177,8 @@ async def main() -> None:
         told = await asyncio.gather(*running)
         if client.closed_with is None:
             await client.ping()  # what we said last has arrived
-        settings = client.http.received_settings
-    print(json.dumps({"version": VERSION, "sockets": told, "settings": settings, "closed": client.closed_with}))
+        settings, closed = client.http.received_settings, client.closed_with
+    print(json.dumps({"version": VERSION, "sockets": told, "settings": settings, "closed": closed}))
 
 
 asyncio.run(main())
