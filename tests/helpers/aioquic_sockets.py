@@ -64,6 +64,11 @@ class Socket:
         self.protocol.http.send_data(self.stream, bytes(data), fin)
         self.protocol.transmit()
 
+    async def send_chopped(self, data, size):
+        for i in range(0, len(data), size or len(data)):
+            self.send_raw(data[i : i + (size or len(data))])
+            await asyncio.sleep(0)
+
     def send(self, event):
         try:
             data = self.ws.send(event)
