@@ -111,6 +111,8 @@ class Socket:
             self.reset = event.error_code
         elif isinstance(event, events.StopSendingReceived):
             self.stopped = event.error_code
+        elif isinstance(event, events.ConnectionTerminated):
+            self.ended = True
         if getattr(event, "stream_ended", False):
             self.ended = True
         self.changed.set()

