@@ -109,6 +109,8 @@ class FrameReader:
                 pieces.append((opcode, flags & ~_KEPT, payload))
             if code:
                 text = ffi.string(self._reader.problem).decode()
+                ffi.release(data)  # a traceback shall not hold the caller's buffer
+                view.release()
                 raise FrameError(code, text, pieces)
             if used == n:
                 return pieces
