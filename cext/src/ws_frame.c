@@ -176,13 +176,14 @@ static const char *check_start(const qg_ws_reader *r, const uint8_t *p) {
         return "a reserved bit is set";
     }
     if (((p[1] & MASKED) != 0) != ((r->flags & QG_WS_SERVER) != 0)) {
-        return (p[1] & MASKED) != 0 ? "a server's frame is masked" : "a client's frame is not masked";
+        return (p[1] & MASKED) != 0 ? "a server's frame is masked"
+                                    : "a client's frame is not masked";
     }
     if ((opcode & CONTROL) != 0) {
-        return opcode > QG_WS_PONG         ? "the opcode is reserved"
-               : (p[0] & FIN) == 0         ? "a control frame is fragmented"
+        return opcode > QG_WS_PONG          ? "the opcode is reserved"
+               : (p[0] & FIN) == 0          ? "a control frame is fragmented"
                : length > QG_WS_CONTROL_MAX ? "a control frame is longer than 125 bytes"
-                                           : NULL;
+                                            : NULL;
     }
     if (opcode > QG_WS_BINARY) {
         return "the opcode is reserved";
