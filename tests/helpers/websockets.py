@@ -10,7 +10,7 @@ from gevent.event import Event
 
 import quicgreen
 from quicgreen.testing import Authority, Certificate
-from quicgreen.websocket import ConnectionClosed, WebSocket
+from quicgreen.websocket import ConnectionClosed, InvalidHandshake, WebSocket
 
 from . import bodies
 from .processes import Peer, run_client
@@ -43,7 +43,12 @@ class Site:
             return
         self.clients.add(request.remote_address)
         limit = LIMIT if what == "limited" else None
-        ws = request.accept_websocket(subprotocols=["second", "first"], max_size=limit, ping_interval=None)
+        try:
+            ws = request.accept_websocket(
+                subprotocols=["second", "first"], max_size=limit, ping_interval=None
+            )
+        except InvalidHandshake:
+            return  # it was answered
         name = request.headers.get("x-name") or request.path
         self.sockets[name] = ws
         try:
