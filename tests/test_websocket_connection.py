@@ -2,87 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
-from support import (
-    PATIENCE_S,
-    OnPurposeError,
-    counters,
-    new_session,
-    nothing_left_behind,
-    reported,
-    serving,
-    url_of,
-    wait_until,
-)
+from helpers.rooms import Room
+from support import PATIENCE_S, OnPurposeError, counters, wait_until
 
 import quicgreen
 from quicgreen.websocket import (
     ConcurrencyError,
-    ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
-    PayloadTooBig,
     State,
     WebSocket,
 )
-
-
-class Room:
-    """A server that does with each WebSocket what the path says, and keeps it."""
-
-    def __init__(self) -> None:
-        self.sockets: list[WebSocket] = []
-        self.ends: list[ConnectionClosed] = []
-        self.go = Event()
-        self.options: dict[str, Any] = {}
-        self.do: Callable[[WebSocket], Any] = self.echo
-        self.server: Any = None
-        self.session: Any = None
-
-    def __call__(self, request: quicgreen.Request) -> None:
-        ws = request.accept_websocket(**self.options)
-        self.sockets.append(ws)
-        try:
-            self.do(ws)
-        except ConnectionClosed as e:
-            self.ends.append(e)
-            raise
-
-    def echo(self, ws: WebSocket) -> None:
-        while True:
-            ws.send(ws.recv())
-
-    def wait(self, ws: WebSocket) -> None:
-        self.go.wait()
-
-    def open(self, **options: Any) -> WebSocket:
-        ws: WebSocket = self.session.websocket(url_of(self.server), **options)
-        return ws
-
-    def pair(self, **options: Any) -> tuple[WebSocket, WebSocket]:
-        """A client's socket and the server's, whose handler waits."""
-        self.do = self.wait
-        ws = self.open(**options)
-        assert wait_until(lambda: self.sockets)
-        return ws, self.sockets[-1]
-
-
-@pytest.fixture
-def room() -> Iterator[Room]:
-    room = Room()
-    with nothing_left_behind(), serving(room, websocket=True) as server, new_session() as session:
-        room.server, room.session = server, session
-        yield room
-        room.go.set()
-        room.server = room.session = None
-        room.sockets.clear()
-        room.ends.clear()
 
 
 # ---------------------------------------------------------------- messages
