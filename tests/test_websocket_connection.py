@@ -20,7 +20,6 @@ from quicgreen.websocket import (
     WebSocket,
 )
 
-
 # ---------------------------------------------------------------- messages
 
 
@@ -64,8 +63,8 @@ def test_an_iterable_is_one_message_of_frames(room: Room, compression: str | Non
     ws.send(iter([b"1", b"2"]))
     ws.send([])
     assert [theirs.recv(), theirs.recv()] == ["one κόσμε", b"12"]
-    ws.send(part for part in ("κ", "ό", "σ"))
-    assert "".join(theirs.recv_streaming()) == "κόσ"
+    ws.send(part for part in "κόμ")
+    assert "".join(theirs.recv_streaming()) == "κόμ"
     ws.send([b"\xce", b"\xba"], text=True)
     assert list(theirs.recv_streaming()) == ["κ"], "a character is not cut"
     ws.close()
@@ -143,11 +142,10 @@ def test_iterating_ends_with_the_close(room: Room) -> None:
 
 def test_iterating_a_socket_that_failed_raises(room: Room) -> None:
     room.do = lambda ws: (ws.send("a"), ws.close(1011))
-    got = []
+    messages = iter(room.open())
+    assert next(messages) == "a"
     with pytest.raises(ConnectionClosedError):
-        for message in room.open():
-            got.append(message)
-    assert got == ["a"]
+        next(messages)
 
 
 def test_only_one_may_receive(room: Room) -> None:
@@ -177,7 +175,8 @@ def test_what_nobody_receives_stays_with_the_peer(room: Room) -> None:
     assert wait_until(lambda: sent)
     assert wait_until(lambda: _still(lambda: len(sent)))
     held = len(sent)
-    assert held < 300 and ws._held < 300_000
+    assert held < 300
+    assert ws._held < 300_000
     assert [ws.recv()[0] for _ in range(400)] == [i & 0xFF for i in range(400)]
     flooder.get(timeout=PATIENCE_S)
     ws.close()
@@ -216,7 +215,8 @@ def test_a_ping_tells_how_far_away_the_peer_is(room: Room) -> None:
     assert ws.ping("hello").wait(PATIENCE_S)
     assert 0 < ws.latency < PATIENCE_S
     first, second = theirs.ping(), theirs.ping(b"")
-    assert second.wait(PATIENCE_S) and first.is_set()
+    assert second.wait(PATIENCE_S)
+    assert first.is_set()
     theirs.pong(b"a sign of life")
     ws.close()
     with pytest.raises(ConnectionClosedOK):
@@ -233,5 +233,3 @@ def test_pings_that_cannot_be(room: Room) -> None:
     with pytest.raises(ConcurrencyError):
         ws.ping("same")
     ws.close()
-
-

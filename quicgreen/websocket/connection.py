@@ -334,7 +334,9 @@ class WebSocket:
             self._await_turn()
             self._transmit(self._protocol.message(opcode, data))
         elif isinstance(message, Mapping) or not isinstance(message, Iterable):
-            raise error("argument", f"{type(message).__name__} is no message: str, bytes, or an iterable of them")
+            raise error(
+                "argument", f"{type(message).__name__} is no message: str, bytes, or an iterable of them"
+            )
         else:
             self._send_fragments(iter(message), text)
 
