@@ -411,10 +411,12 @@ class WebSocket:
             self._tell()
 
     def _on_send_failure(self) -> None:
-        """What comes is heard: it may tell why."""
+        """What comes is heard: it may tell why. It may have been left for the pongs that waited."""
         if not self._over:
             self._plan_end()
             self._settle()
+            self._read()
+            self._runtime.later(self._tell)
 
     # ---------------------------------------------------------------- pings
 
