@@ -109,6 +109,18 @@ def test_the_answer_may_have_more_fields(room: Room) -> None:
         assert room.sockets[0].response_headers["x-room"] == "7"
 
 
+def test_a_session_s_handler_accepts_too(room: Room) -> None:
+    def handle(session: Any) -> None:
+        ws = session.accept_request().accept_websocket()
+        ws.send(ws.recv())
+        ws.close()
+
+    with serving(handle, sessions=True, websocket=True) as server:
+        ws = room.session.websocket(url_of(server))
+        ws.send("a")
+        assert list(ws) == ["a"]
+
+
 # ---------------------------------------------------------------- refusals
 
 

@@ -361,7 +361,6 @@ class WebSocket:
             self._check_open()
             self._transmit(protocol.fragment(0, b"", fin=True, first=False, compress=compress))
         except BaseException:
-            # It has no end, and nothing may come between.
             self._fail(INTERNAL_ERROR, "a message was not sent to its end")
             raise
         finally:
@@ -584,8 +583,7 @@ class WebSocket:
     # ---------------------------------------------------------------- as a file
 
     def makefile(self) -> WebSocketFile:
-        """A text file over it: what is written at once is a text message, and lines are read from those that
-        come."""
+        """A text file over it: each write is a message, and lines are read from those that come."""
         from .textfile import WebSocketFile
 
         return WebSocketFile(self)
