@@ -16,7 +16,7 @@ demo: build $(VENV)/.dev
 	$(PY) examples/demo.py
 
 test: build $(VENV)/.dev lint
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest $(if $(TESTS),$(TESTS),-n 3 --dist loadscope)
 
 bench: build $(VENV)/.dev
 	$(PY) loadtests/bench.py $(if $(ONLY),--only $(ONLY))

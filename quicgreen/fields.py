@@ -24,7 +24,11 @@ _PLAIN_MAX = 126
 """A length that fits the first byte of a string (RFC 7541, section 5.2)."""
 
 lines: dict[tuple[str, FieldValue], bytes] = {}
-"""(name, value) -> encoded line, for those that were sent before."""
+"""(name, value) -> encoded line, for those that were sent before, without `watched_lines`."""
+
+watched_lines: dict[tuple[str, FieldValue], bytes] = {}
+"""The same for the fields that a response looks for, content-length and date: what is found in `lines` needs
+no look."""
 
 _once: set[tuple[str, FieldValue]] = set()
 """Those that were sent once: ids and times differ each time, and are not worth more."""
@@ -39,6 +43,7 @@ lengths: dict[int, bytes] = {}
 # of the static table, with "0" as its value; date is entry 6.
 CONTENT_LENGTH_FIRST = (0x54, 0xC4)
 DATE_FIRST = 0x56
+WATCHED = frozenset((*CONTENT_LENGTH_FIRST, DATE_FIRST))
 
 
 def line(name: str, value: FieldValue) -> bytes:
@@ -48,6 +53,8 @@ def line(name: str, value: FieldValue) -> bytes:
         QuicClientException: the name or the value is not allowed in a field.
     """
     key = (name, value)
+    if key in watched_lines:
+        return watched_lines[key]
     if key not in _once:
         prefix = _names.get(name)
         if (
@@ -64,9 +71,10 @@ def line(name: str, value: FieldValue) -> bytes:
             return b"%b%c%b" % (prefix, len(value), value.encode())
     encoded = _encode(name, value)
     if len(encoded) <= _VALUE_MAX:
-        if len(lines) >= _KEPT_MAX:
-            lines.clear()
-        lines[key] = encoded
+        kept = watched_lines if encoded and encoded[0] in WATCHED else lines
+        if len(kept) >= _KEPT_MAX:
+            kept.clear()
+        kept[key] = encoded
         _once.discard(key)
     return encoded
 

@@ -44,10 +44,8 @@ if TYPE_CHECKING:
     from .websocket import WebSocket
 
 _FIN_DATE = FIN | DATE
-_FIN_MORE = FIN | MORE
 _HEAD = _engine.METHODS.index("HEAD")
 _CONNECT = _engine.METHODS.index("CONNECT")
-_LENGTH_LATER = fields.CONTENT_LENGTH_FIRST
 _BODILESS = {204, 304}
 
 
@@ -233,7 +231,8 @@ class Request(_Received):
             QuicClientException: it was answered already, or a field is not allowed.
             QuicStreamException: the client does not want the rest (only for a body in pieces).
         """
-        if self._answered or thread_id() != self._runtime.thread or self._engine.closed:
+        engine = self._engine
+        if self._answered or thread_id() != self._runtime.thread or engine.closed:
             self._check()
             raise error("state", "the request was answered already")
         head = statuses.get(status) or fields.status_line(status)
@@ -243,17 +242,16 @@ class Request(_Received):
         declared = None  # the content-length that the handler gave
         if headers:
             known = lines.get
-            encoded = [head]
-            for item in headers.items() if isinstance(headers, dict) else fields.pairs(headers):
-                line = known(item) or fields.line(*item)
-                if line:
-                    first = line[0]
-                    if first in _LENGTH_LATER:
-                        declared = fields.length_of(item[1])
-                    elif first == fields.DATE_FIRST:
-                        flags = FIN
-                encoded.append(line)
-            head = b"".join(encoded)
+            for item in headers.items() if headers.__class__ is dict else fields.pairs(headers):
+                line = known(item)
+                if line is None:
+                    line = fields.line(*item)
+                    if line and line[0] in fields.WATCHED:
+                        if line[0] == fields.DATE_FIRST:
+                            flags = FIN
+                        else:
+                            declared = fields.length_of(item[1])
+                head += line
         if body.__class__ is str:
             body = body.encode()
         record = self._record
@@ -267,7 +265,7 @@ class Request(_Received):
                 self._answered = 2
                 if record[STATUS] == _HEAD:
                     body = b""
-                self._engine.respond(flags, record[CONN], record[STREAM], head, body)
+                engine.respond(flags, record[CONN], record[STREAM], head, body)
                 return
         self._respond_in_pieces(status, head, flags, declared, body)
 
@@ -358,17 +356,12 @@ class Request(_Received):
             self._engine.reset(self._record[CONN], self._record[STREAM], H3_INTERNAL_ERROR)
 
     def _end(self) -> None:
-        """The handler is done with it."""
+        """The handler is done with it: what was not read is refused, what was not sent is cut off."""
+        engine = self._engine
         if self._websocket is not None:
             self._websocket._leave()
-            return
-        record = self._record
-        flags = record[FLAGS]
-        # With the whole request read and the whole answer given the engine has forgotten the stream.
-        if self._answered != 2 or self._stream is not None or flags & _FIN_MORE != FIN:
-            engine = self._engine
-            if not engine.closed:
-                engine.release(record[CONN], record[STREAM])
+        elif not engine.closed:
+            engine.release(self._record[CONN], self._record[STREAM])
 
 
 class Response(_Received):

@@ -18,7 +18,7 @@ from greenlet import getcurrent, greenlet
 
 from . import _engine, hub
 from ._contexts import Configuration, Keys, ReplayRegister
-from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Engine, Record
+from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, REQUEST, TYPE, Engine, Record
 from .bodies import Body
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
@@ -33,6 +33,8 @@ _log = logging.getLogger("quicgreen")
 
 _UNLIMITED = 1 << 62
 """Credit that does not run out: requests that may be announced."""
+
+_FIN_MORE = FIN | MORE
 
 _RETRY = {"never": _engine.RETRY_NEVER, "always": _engine.RETRY_ALWAYS}
 
@@ -434,7 +436,9 @@ class Server:
             if item._websocket is None or not isinstance(e, ConnectionClosed):
                 raise
             return
-        item._end()
+        # With the whole request read and the whole answer given the engine has forgotten the stream.
+        if item._answered != 2 or item._stream is not None or item._record[FLAGS] & _FIN_MORE != FIN:
+            item._end()
 
     def _run_session(self, session: ServerConnection) -> None:
         try:

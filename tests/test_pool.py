@@ -334,6 +334,7 @@ def test_a_server_that_forgot_the_connection_is_found_again() -> None:
         first = session.get(url).connection
         link.blackhole()
         server.stop(timeout=0)
+        assert wait_until(lambda: link.counters().to_client.dropped > 0)  # the goodbye
         stack.enter_context(serving(hello, server.address, keys=keys))
         link.blackhole(False)
         # This request may have been processed, for all that the client can know.

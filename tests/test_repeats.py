@@ -62,6 +62,7 @@ def forgotten(
         def forget() -> None:
             link.blackhole()
             server.stop(timeout=0)
+            assert wait_until(lambda: link.counters().to_client.dropped > 0)  # the goodbye
             stack.enter_context(serving(site, server.address, keys=first if keys else Keys()))
             link.blackhole(False)
 

@@ -34,7 +34,13 @@ ROWS: dict[str, list[str]] = {
         "test_tickets_ticket.py::test_what_is_written_is_read",
     ],
     # The modes, and which one a process chooses.
-    "C1": ["interop/test_workers.py::test_each_worker_takes_up_the_last_one_s_session"],
+    "C1": [
+        "test_session_modes.py::test_auto_chooses_by_the_environment",
+        "test_session_modes.py::test_after_a_fork_auto_is_shared_memory",
+        "test_session_modes.py::test_each_mode_has_its_store",
+        "test_session_modes.py::test_a_session_shows_its_mode_once_it_has_chosen",
+        "interop/test_workers.py::test_each_worker_takes_up_the_last_one_s_session",
+    ],
     # A session that is kept serves the next call.
     "C2": ["test_client.py::test_functions_of_the_module_share_a_session_for_each_trust"],
     # Tickets in memory, files and Redis: from one process to another.
@@ -45,12 +51,23 @@ ROWS: dict[str, list[str]] = {
         "interop/test_early_data.py::test_ours_with_ours",
     ],
     # A dead session is replaced unseen.
-    "C4": ["interop/test_faults.py::test_a_session_goes_on_with_a_server_that_came_back"],
+    "C4": [
+        "interop/test_faults.py::test_a_session_goes_on_with_a_server_that_came_back",
+        "test_repeats.py::test_a_connection_that_died_while_it_rested_is_replaced_unseen",
+        "test_repeats.py::test_a_process_that_was_frozen_goes_on",
+    ],
     # Tickets in shared memory.
     "C5": [
         "test_tickets_shared_memory.py::test_128_kib_hold_115_tickets_of_1000_bytes_and_the_oldest_leaves_first",
         "test_tickets_shared_memory.py::test_a_process_that_is_killed_holds_up_nobody",
         "interop/test_workers.py::test_each_worker_takes_up_the_last_one_s_session",
+    ],
+    # Is it resumed? The commands tell, also in a second process.
+    "C8": [
+        "test_cli_fetch.py::test_a_second_process_resumes_with_early_data",
+        "test_cli_fetch.py::test_a_file_of_sessions",
+        "test_cli_fetch.py::test_without_sessions",
+        "test_cli_info.py::test_a_setting_is_shown_as_php_shows_a_directive",
     ],
     # Errors, each by a real fault.
     "D1": ["interop/test_faults.py::test_a_server_that_is_killed_and_comes_back"],
@@ -69,6 +86,12 @@ ROWS: dict[str, list[str]] = {
     "D8": [
         "interop/test_faults.py::test_a_closed_port_fails_at_once",
         "interop/test_faults.py::test_a_name_that_does_not_exist",
+    ],
+    # Settings of the file, the environment and the program.
+    "E4": [
+        "test_settings.py::test_the_environment_comes_before_the_file_and_that_before_the_default",
+        "test_session_modes.py::test_a_mode_may_be_given",
+        "test_cli_info.py::test_every_setting_and_where_it_is_from",
     ],
 }
 

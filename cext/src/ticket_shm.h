@@ -23,8 +23,8 @@
  *   64 ticket (1056), the first or a further part of it
  *
  * 1120 bytes, because 128 KiB then have 116 slots, and a ticket of 1,000 bytes with its name and
- * times fits into one. Those of BoringSSL carry the peer's certificates, some kB for a public server,
- * and take several slots: the first one (the head) has the fields above, the others are PARTs.
+ * times fits into one. A longer one takes several slots: the first one (the head) has the fields
+ * above, the others are PARTs.
  *
  * States
  *

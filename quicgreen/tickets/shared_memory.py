@@ -26,8 +26,7 @@ class SharedMemoryTicketStore:
 
     Args:
         path: of the file; None: `default_path()`. A folder in memory (tmpfs) is best.
-        size: bytes, 16 KiB to 8 MiB. 64 KiB hold 58 tickets of 1,000 bytes. A ticket of a public server has
-            some kB, because it contains its certificates, and takes the room of several.
+        size: bytes, 16 KiB to 8 MiB. 64 KiB hold 58 tickets of up to 1,000 bytes; most have some 600.
         clock: gives wall-clock seconds.
 
     Raises:

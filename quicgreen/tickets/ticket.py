@@ -21,7 +21,7 @@ LIFETIME_MAX_S = 604_800
 """Seven days (RFC 8446, section 4.6.1): no ticket is used for longer, whatever its server said."""
 
 DATA_MAX = 65_535
-"""Bytes of `data`. A session contains the server's certificates, and has some kB for most."""
+"""Bytes of `data`: some 600 for most, and what the server chose to put into its ticket."""
 
 _STEP_S = 1.0
 """How far the clock may be before `issued_at`: TLS counts whole seconds."""

@@ -389,7 +389,7 @@ def accept(
     record = request._record
     runtime = request._runtime
     runtime.engine.respond(DATE, record[CONN], record[STREAM], head, b"")
-    request._answered = 2
+    request._answered = 1
     websocket = request._websocket = WebSocket(
         runtime,
         EnginePipe(runtime, record[CONN], record[STREAM]),
