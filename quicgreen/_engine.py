@@ -65,6 +65,7 @@ HEAD: int = lib.QG_HEAD
 DATE: int = lib.QG_DATE
 INTERIM: int = lib.QG_INTERIM
 ESTABLISHED: int = lib.QG_ESTABLISHED
+EXTENDED: int = lib.QG_EXTENDED
 
 AGAIN: int = lib.QG_AGAIN
 GONE: int = lib.QG_GONE
@@ -80,6 +81,7 @@ PROTOCOL: int = lib.QG_PROTOCOL
 FORKED: int = lib.QG_FORKED
 TOO_LARGE: int = lib.QG_TOO_LARGE
 REFUSED: int = lib.QG_REFUSED
+UNABLE: int = lib.QG_UNABLE
 
 DRAIN_MORE: int = lib.QG_DRAIN_MORE
 UNKNOWN_LENGTH: int = lib.QG_UNKNOWN_LENGTH

@@ -41,9 +41,11 @@ from .stream import H3_INTERNAL_ERROR, Stream, StreamGuard, UnsentStream
 if TYPE_CHECKING:
     from .hub import Runtime
     from .server import Server
+    from .websocket import WebSocket
 
 _FIN_DATE = FIN | DATE
 _HEAD = _engine.METHODS.index("HEAD")
+_CONNECT = _engine.METHODS.index("CONNECT")
 _BODILESS = {204, 304}
 
 
@@ -135,6 +137,7 @@ class Request(_Received):
     """A request as a handler sees it; `respond` answers it."""
 
     _answered = 0  # 1: the head is sent, 2: all is
+    _websocket: WebSocket | None = None  # which the stream belongs to then
 
     def __init__(self, server: Server, record: Any) -> None:
         self._server = server
@@ -180,6 +183,12 @@ class Request(_Received):
     def early_data(self) -> bool:
         """It came in early data (0-RTT), which can be replayed (RFC 8470)."""
         return bool(self._record[FLAGS] & EARLY)
+
+    @property
+    def is_websocket(self) -> bool:
+        """It asks for a WebSocket (RFC 9220; `Server(websocket=True)`). Any other answer than
+        `accept_websocket` refuses it."""
+        return self._record[STATUS] == _CONNECT and self.headers.get(":protocol") == "websocket"
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"
@@ -233,7 +242,7 @@ class Request(_Received):
         declared = None  # the content-length that the handler gave
         if headers:
             known = lines.get
-            for item in headers.items() if headers.__class__ is dict else _pairs(headers):
+            for item in headers.items() if headers.__class__ is dict else fields.pairs(headers):
                 line = known(item)
                 if line is None:
                     line = fields.line(*item)
@@ -303,7 +312,7 @@ class Request(_Received):
         self._check()
         if self._answered:
             raise error("state", "the request was answered already")
-        items = list(_pairs(headers))
+        items = list(fields.pairs(headers))
         head = fields.status_line(status) + fields.encode(items)
         if status < 200:
             raise error("argument", f"status {status} is not final: see inform()")
@@ -324,6 +333,10 @@ class Request(_Received):
         head = fields.status_line(status) + fields.encode(headers)
         self._send_head(INTERIM, head)
 
+    def accept_websocket(self, **options: Any) -> WebSocket:
+        """Open the WebSocket that is asked for: see `quicgreen.websocket.accept`."""
+        return self._server.accept_websocket(self, **options)
+
     def _send_head(self, flags: int, head: bytes) -> None:
         record = self._record
         self._engine.respond(flags, record[CONN], record[STREAM], head, b"")
@@ -334,7 +347,9 @@ class Request(_Received):
         """The handler raised: say so, if nothing was said yet, else cut the response off."""
         if self._engine.closed:
             return
-        if self._answered == 0 and not killed:
+        if self._websocket is not None:
+            self._websocket._leave(failed=True, killed=killed)
+        elif self._answered == 0 and not killed:
             self.respond(500, {"content-type": "text/plain"}, b"Internal Server Error")
         elif self._answered != 2:
             self._answered = 2
@@ -343,22 +358,10 @@ class Request(_Received):
     def _end(self) -> None:
         """The handler is done with it: what was not read is refused, what was not sent is cut off."""
         engine = self._engine
-        if not engine.closed:
+        if self._websocket is not None:
+            self._websocket._leave()
+        elif not engine.closed:
             engine.release(self._record[CONN], self._record[STREAM])
-
-
-class SessionRequest(Request):
-    """A request that a session's handler accepted. No handler of its own returns, so the answer is the last
-    word: what was not read of the request then is refused."""
-
-    def respond(self, status: int = 200, headers: fields.Fields | None = None, body: Body = b"") -> None:
-        super().respond(status, headers, body)
-        self._end()
-
-
-def _pairs(headers: fields.Fields) -> Iterable[tuple[str, fields.FieldValue]]:
-    items = getattr(headers, "items", None)
-    return items() if items is not None else headers  # type: ignore[return-value]
 
 
 class Response(_Received):

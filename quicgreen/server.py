@@ -19,12 +19,15 @@ from greenlet import getcurrent, greenlet
 from . import _engine, hub
 from ._contexts import Configuration, Keys, ReplayRegister
 from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, REQUEST, TYPE, Engine, Record
+from .bodies import Body
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
 from .exceptions import error
+from .fields import Fields
 from .greenlets import RequestGreenlet
-from .messages import Request, SessionRequest
+from .messages import Request
 from .stream import H3_NO_ERROR
+from .websocket import ConnectionClosed, WebSocket, accept
 
 _log = logging.getLogger("quicgreen")
 
@@ -67,6 +70,7 @@ class Server:
             once; what is not a whole GET, HEAD or OPTIONS waits for the handshake.
         replay: the register of first flights, shared by all servers that share `keys`; None: one of the
             server's own. With `keys` given it begins with two minutes without early data.
+        websocket: let clients ask for WebSockets (RFC 9220): see `Request.is_websocket`.
 
     Raises:
         QuicServerException: at `start`, when the address is taken or the certificate cannot be used.
@@ -97,6 +101,7 @@ class Server:
         keys: Keys | None = None,
         early_data: bool = False,
         replay: ReplayRegister | None = None,
+        websocket: bool = False,
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
@@ -112,6 +117,7 @@ class Server:
         self._sessions = sessions or "h3" not in self._tls.alpn
         self._keys = keys
         self._early_data = early_data
+        self._websocket = websocket
         self.replay_register = replay
         """Whose early data was taken (`ReplayRegister.counts`); None without early data."""
         self.max_body_bytes = max_body_bytes
@@ -197,6 +203,7 @@ class Server:
             self._transport,
             keys=self._keys,
             replay=self.replay_register if self._early_data else None,
+            extended_connect=self._websocket,
             ca_file=self._tls.ca_certs,
         )
         self._endpoint = self._bind()
@@ -305,6 +312,8 @@ class Server:
         gevent.sleep(0)
         gevent.killall(own_ways, block=False)
         gevent.joinall(own_ways, timeout=1)
+        if handlers:
+            self._runtime.flush()  # what they said last
 
     def close(self) -> None:
         """Stop at once: handlers are killed, connections closed."""
@@ -355,6 +364,10 @@ class Server:
             self._idle.set()
         elif (session := self.sessions.get(record[CONN])) is not None:
             session._on_event(record)  # it came together with the connection
+
+    def accept_websocket(self, request: Request, **options: Any) -> WebSocket:
+        """`Request.accept_websocket`."""
+        return accept(request, **options)
 
     def new_request(self, record: Record) -> Request:
         """The request of an event, for a session."""
@@ -419,7 +432,10 @@ class Server:
         except BaseException as e:
             item._fail(killed=isinstance(e, GreenletExit))
             item._end()
-            raise
+            # That a WebSocket ends is how its handler does.
+            if item._websocket is None or not isinstance(e, ConnectionClosed):
+                raise
+            return
         # With the whole request read and the whole answer given the engine has forgotten the stream.
         if item._answered != 2 or item._stream is not None or item._record[FLAGS] & _FIN_MORE != FIN:
             item._end()
@@ -429,6 +445,15 @@ class Server:
             self.handle(session)
         finally:
             session.close(timeout=None)
+
+
+class SessionRequest(Request):
+    """A request that a session's handler accepted. No handler of its own returns, so the answer is the last
+    word: what was not read of the request then is refused."""
+
+    def respond(self, status: int = 200, headers: Fields | None = None, body: Body = b"") -> None:
+        super().respond(status, headers, body)
+        self._end()
 
 
 def _resolve(host: str) -> str:

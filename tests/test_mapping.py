@@ -15,10 +15,14 @@ NAMES = {
     "cli/__init__": "cli",
     "tickets/__init__": "tickets_store",
     "testing/__init__": "exports",
+    "websocket/__init__": "exports",
 }
 """What is tested under another name."""
 
-WHOLE = {"build", "docs", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface"}
+WHOLE = {
+    "build", "docs", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
+    "websocket_chat",
+}  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""
 
 
