@@ -1,6 +1,6 @@
 """The engine's settings and secrets as objects: TLS and transport, key rings, registers, segments.
 
-Beside `_engine` the only module that imports the C module, under the same rules.
+With `_engine` and `_frames` the only module that imports the C module, under the same rules.
 """
 
 from __future__ import annotations
