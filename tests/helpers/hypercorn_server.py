@@ -1,6 +1,8 @@
 """A peer: hypercorn, with the ASGI application below.
 
 Beside routes.py's: /stream/N (no content-length), /drip/N/MS (N pieces, MS apart), /slow/MS.
+As WebSockets: /echo, /send/N (a message, the body of N bytes), /close/CODE, /deny (which is a 403), and
+/refuse/STATUS.
 """
 
 from __future__ import annotations
@@ -12,13 +14,64 @@ import socket
 import ready
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+from hypercorn.protocol.h3 import H3Protocol
 
 from helpers import bodies, routes
 
 VERSION = f"hypercorn/{importlib.metadata.version('hypercorn')}"
 
 
+class Gone:
+    async def handle(self, event):
+        pass
+
+
+class Streams(dict):
+    """hypercorn forgets a WebSocket's stream at the Close frame, and its whole server ends with a KeyError when
+    the client then ends the stream, as RFC 9220 wants it to."""
+
+    def __missing__(self, stream):
+        return Gone()
+
+
+def tolerate_ends():
+    begin = H3Protocol.__init__
+
+    def begin_tolerant(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        self.streams = Streams()
+
+    H3Protocol.__init__ = begin_tolerant
+
+
+async def in_websocket(scope, receive, send):
+    await receive()
+    what, *arguments = scope["path"].strip("/").split("/")
+    if what == "deny":
+        await send({"type": "websocket.close"})
+        return
+    if what == "refuse":
+        await send({"type": "websocket.http.response.start", "status": int(arguments[0]), "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"refused"})
+        return
+    subprotocol = scope["subprotocols"][0] if scope["subprotocols"] else None
+    fields = [(b"x-peer", VERSION.encode())]
+    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": fields})
+    if what == "send":
+        await send({"type": "websocket.send", "bytes": bodies.body(int(arguments[0]))})
+    if what == "close":
+        await send({"type": "websocket.close", "code": int(arguments[0]), "reason": "on purpose"})
+        return
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") is not None:
+            await send({"type": "websocket.send", "text": message["text"]})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
 async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await in_websocket(scope, receive, send)
     if scope["type"] != "http":
         return
     body = b""
@@ -67,6 +120,7 @@ def main() -> None:
     config.bind, config.quic_bind = [f"fd://{tcp.detach()}"], [f"fd://{udp.fileno()}"]
     config.errorlog = "-"
     config.graceful_timeout = 0.1
+    tolerate_ends()
     host, port = udp.getsockname()
     udp.detach()
     ready.say(VERSION, host, port)
