@@ -1,6 +1,6 @@
 """The engine's settings and secrets as objects: TLS and transport, key rings, registers, segments.
 
-With `_engine` and `_frames` the only module that imports the C module, under the same rules.
+With `_engine` and `_frames` the only modules that import the C module, under the same rules.
 """
 
 from __future__ import annotations
@@ -112,10 +112,12 @@ class Configuration:
         keys: Keys | None = None,
         replay: ReplayRegister | None = None,
         tickets: bool = False,
+        extended_connect: bool = False,
         ca_file: str | None = None,
         ca_dir: str | None = None,
     ) -> None:
-        """`keys`, `replay`: a server's, for tickets and early data. `tickets`: a client wants them."""
+        """`keys`, `replay`: a server's, for tickets and early data. `tickets`: a client wants them.
+        `extended_connect`: a server takes RFC 9220's requests, and says so."""
         is_server = isinstance(tls, ServerTls)
         problem = ffi.new("char[]", 512)
         alpn = _alpn(tls.alpn)
@@ -133,6 +135,7 @@ class Configuration:
         options = ffi.new("qg_config_options *")
         lib.qg_config_defaults(options, is_server)
         options.raw = raw
+        options.extended_connect = extended_connect
         kept = self._fill(options, transport)
         pointer = lib.qg_config_new(options, tls_context, problem, 512)
         del kept

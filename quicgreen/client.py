@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _contexts, fields, h3, hub
 from .bodies import Body
-from .configuration import ClientTls, Limits, QuicConfiguration, Timeout, busy_poll_us
+from .configuration import ClientTls, Limits, QuicConfiguration, Timeout, busy_poll_us, trust
 from .connection import ClientConnection
 from .exceptions import error
 from .hub import thread_id
@@ -29,6 +28,9 @@ from .session_modes import SessionMode, choose, open_store
 from .ticket_cache import TicketCache, finish_all
 from .tickets import Ticket, TicketKeys, TicketStore
 from .urls import PLAIN_PATH, ascii_host, split_url, with_params
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
 
 _UNSET: Any = object()
 
@@ -45,26 +47,6 @@ _SPECIAL = {"host", "content-length"}
 
 RequestHeaders = Mapping[str, fields.FieldValue | None] | Iterable[tuple[str, fields.FieldValue | None]]
 """Fields of a request; with None as its value a field of the session is left out."""
-
-
-def trust(verify: bool | str) -> tuple[str | None, str | None]:
-    """(file, folder) of trusted certificates."""
-    if verify is False:
-        return None, None
-    if not isinstance(verify, bool):
-        try:
-            path = os.fspath(verify)
-        except TypeError:
-            raise error("argument", f"verify is True, False or a path, not {verify!r}") from None
-        if not os.path.exists(path):
-            raise error("trust-file", f"{path} does not exist")
-        return (None, path) if os.path.isdir(path) else (path, None)
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if file or folder:
-        return file, folder
-    import certifi
-
-    return certifi.where(), None
 
 
 class _Settings:
@@ -126,7 +108,7 @@ class Connection(ClientConnection):
         limit = self._timeout if timeout is _UNSET else Timeout.of(timeout)
         body, extra = h3.encode_body(data, json)
         method = _method(method)
-        authority, lines, declared = _join(_DEFAULT_HEADERS, extra, headers)
+        authority, lines, declared = join(_DEFAULT_HEADERS, extra, headers)
         head = h3.head_prefix(method, authority or self._authority) + fields.path_line(path) + lines
         url = f"https://{self._authority}{path}"
         response = h3.exchange(self, method, url, head, body, limit, None, declared, early_data)
@@ -148,7 +130,7 @@ def _method(method: str) -> str:
     return method.upper() if isinstance(method, str) else method
 
 
-def _join(
+def join(
     own: Mapping[str, Any], extra: Mapping[str, str], headers: RequestHeaders | None
 ) -> tuple[str | None, bytes, int | None]:
     """(host field, encoded fields, content-length) of a request: the session's and the body's fields, with
@@ -365,7 +347,7 @@ class Session:
         if headers or extra:
             lines = None if extra else self._plain_lines(headers)
             if lines is None:
-                host, lines, declared = _join(self._own, extra, headers)
+                host, lines, declared = join(self._own, extra, headers)
                 if host is not None:
                     prefix = h3.head_prefix(method, host)
         else:
@@ -400,6 +382,23 @@ class Session:
         if not stream and response._guard is not None:
             response.read()
         return response
+
+    def websocket(self, url: str, **options: Any) -> WebSocket:
+        """Open a WebSocket on a connection of the pool: see `quicgreen.websocket.connect` for the options."""
+        from .websocket.handshake import open_websocket
+
+        return open_websocket(self, url, **options)
+
+    def route(self, url: str) -> tuple[Pool, Origin, bytes]:
+        """(pool, origin, encoded path) for what is sent with more than `request` can say."""
+        pool = self._pool
+        if pool is None or self._closed or pool.runtime.engine.closed:
+            pool = self._begin()
+        pool.runtime.check("this session")
+        if self.headers != self._encoded_for:
+            self._encode_headers()
+        origin, path_line = self._targets.get(url) or self._new_target(pool, url)
+        return pool, origin, path_line
 
     # ---------------------------------------------------------------- heads
 
@@ -550,12 +549,16 @@ def _say_goodbye() -> None:
     finish_all()
 
 
-def _default_session() -> Session:
-    """The calling thread's session, for the functions below."""
-    runtime = hub.current()
-    session: Session | None = runtime.attachments.get("session")
+def session_for(
+    verify: bool | str = True, cert: str | tuple[str, str] | None = None, server_name: str | None = None
+) -> Session:
+    """The calling thread's session for the functions below: one for each set of these."""
+    sessions = hub.current().attachments
+    plain = verify is True and cert is None and server_name is None
+    key = "session" if plain else f"session {verify!r} {cert!r} {server_name!r}"
+    session: Session | None = sessions.get(key)
     if session is None:
-        session = runtime.attachments["session"] = Session()
+        session = sessions[key] = Session(verify=verify, cert=cert, server_name=server_name)
     return session
 
 
@@ -570,15 +573,7 @@ def request(
 ) -> Response:
     """Send one request: see `Session.request`. Connections are kept for the next call of this thread,
     one pool for each set of `verify`, `cert` and `server_name`."""
-    if verify is True and cert is None and server_name is None:
-        return _default_session().request(method, url, **options)
-    sessions = hub.current().attachments
-    key = f"session {verify!r} {cert!r} {server_name!r}"
-    session = sessions.get(key)
-    if session is None:
-        session = sessions[key] = Session(verify=verify, cert=cert, server_name=server_name)
-    response: Response = session.request(method, url, **options)
-    return response
+    return session_for(verify, cert, server_name).request(method, url, **options)
 
 
 def _by_method(method: str) -> Callable[..., Response]:

@@ -212,6 +212,26 @@ class ServerTls:
     """As in `ClientTls`."""
 
 
+def trust(verify: bool | str) -> tuple[str | None, str | None]:
+    """(file, folder) of trusted certificates."""
+    if verify is False:
+        return None, None
+    if not isinstance(verify, bool):
+        try:
+            path = os.fspath(verify)
+        except TypeError:
+            raise error("argument", f"verify is True, False or a path, not {verify!r}") from None
+        if not os.path.exists(path):
+            raise error("trust-file", f"{path} does not exist")
+        return (None, path) if os.path.isdir(path) else (path, None)
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or folder:
+        return file, folder
+    import certifi
+
+    return certifi.where(), None
+
+
 def busy_poll_us() -> int:
     """QUICPRO_BUSY_POLL: microseconds to watch the network before the loop sleeps."""
     text = os.environ.get("QUICPRO_BUSY_POLL", "").strip()

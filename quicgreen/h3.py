@@ -138,7 +138,7 @@ def exchange(
             engine.cancel(connection.id, token, H3_REQUEST_CANCELLED)
         raise
     if record[TYPE] != RESPONSE:
-        raise _failure(connection, record, limit)
+        raise failure(connection, record, limit)
     offset = record[OFFSET]
     data = engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
     elapsed = time.monotonic() - started
@@ -182,7 +182,7 @@ def _upload(
         upload = Upload(connection, number, body, declared, limit, token)
         record = runtime.wait(token)
         if record[TYPE] != RESPONSE:
-            raise _failure(connection, record, limit)
+            raise failure(connection, record, limit)
         data = engine.take(record)
         elapsed = time.monotonic() - started
         if record[FLAGS] & FIN:
@@ -195,7 +195,7 @@ def _upload(
     return Response(connection, record, data, method, url, elapsed, limit.read, done, stream)
 
 
-def _failure(connection: ClientConnection, record: Any, limit: Timeout) -> QuicException:
+def failure(connection: ClientConnection, record: Any, limit: Timeout) -> QuicException:
     """What the event says, which is not a response."""
     engine = connection._engine
     if record[TYPE] == DEADLINE:

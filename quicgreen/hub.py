@@ -21,9 +21,11 @@ Rules
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -61,6 +63,9 @@ _THREADS = 4
 _THREADS_IDLE_S = 5
 """Until one that has nothing to do ends, as gevent's."""
 
+_CANCELLED_MAX = 64
+"""Deadlines that were withdrawn are dropped when they are more than these, and most of all."""
+
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
@@ -71,6 +76,79 @@ def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
         return None, function(*arguments)
     except Exception as e:
         return e, None
+
+
+Deadline = list[Any]
+"""[when, serial number, what to call]; None is called once it passed or was withdrawn."""
+
+
+class Deadlines:
+    """Calls at their time, any number with one timer of the loop. They run in the hub."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._heap: list[Deadline] = []
+        self._serial = itertools.count().__next__
+        self._cancelled = 0
+        self._timer: Any = None
+        self._armed = 0.0  # for when; 0: it is not
+
+    def add(self, seconds: float, call: Callable[[], Any]) -> Deadline:
+        """Call it in `seconds`, if the loop still runs then: this does not keep it alive."""
+        entry = [time.monotonic() + seconds, self._serial(), call]
+        heapq.heappush(self._heap, entry)
+        self._arm()
+        return entry
+
+    def cancel(self, entry: Deadline) -> None:
+        """Withdraw it, if it has not passed."""
+        if entry[2] is not None:
+            entry[2] = None
+            self._cancelled += 1
+            if self._cancelled > _CANCELLED_MAX and self._cancelled > len(self._heap) // 2:
+                self._heap = [e for e in self._heap if e[2] is not None]
+                heapq.heapify(self._heap)
+                self._cancelled = 0
+
+    def _arm(self) -> None:
+        """For the first of them. A timer that is armed for an earlier one may stay."""
+        if self._loop is None or not self._heap:
+            return
+        first = self._heap[0][0]
+        if self._armed and self._armed <= first:
+            return
+        self._disarm()
+        self._armed = first
+        # The loop's clock stands still during a turn, so this may come early: then it is armed again.
+        self._timer = self._loop.timer(max(0.001, first - time.monotonic()), ref=False)
+        self._timer.start(self._on_timer)
+
+    def _disarm(self) -> None:
+        self._armed = 0.0
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.close()
+
+    def _on_timer(self) -> None:
+        self._disarm()
+        now = time.monotonic()
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            due.append(entry)
+        self._arm()
+        for entry in due:
+            call, entry[2] = entry[2], None
+            if call is None:
+                self._cancelled -= 1
+            else:
+                self._loop.run_callback(call)
+
+    def close(self) -> None:
+        """Nothing is called any more."""
+        self._disarm()
+        self._loop = None
 
 
 class Runtime:
@@ -113,6 +191,7 @@ class Runtime:
             self._io._watcher_ref.ref = False
             self._alive = loop.timer(_FAR_S, ref=False)
             self._alive.start(_nothing)
+        self.deadlines = Deadlines(loop)
         # A hub tells nobody that it ends, and its loop must not go before our watchers.
         hub.destroy = self._on_hub_destroyed
         # Callbacks that are added after gevent's prepare watcher ran would wait for the network too.
@@ -220,6 +299,17 @@ class Runtime:
         self.throw(target.__self__, exception)  # type: ignore[attr-defined]
         return True
 
+    def answer(self, token: int) -> None:
+        """Wake who waits for this token as an event does: it runs at once. In the hub, as the last thing that
+        is done there."""
+        target = self.targets.get(token)
+        if target is not None:
+            target((0, 0, 0, token, 0, 0, 0, 0, 0, 0, 0, 0))
+
+    def later(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call it in the hub, at this loop's next turn."""
+        self.hub.loop.run_callback(call, *arguments)
+
     def throw(self, waiting: greenlet, exception: BaseException | type[BaseException]) -> None:
         """Raise an exception in a greenlet at this loop's next turn."""
         self.hub.loop.run_callback(waiting.throw, exception)
@@ -274,6 +364,7 @@ class Runtime:
         self.hub.destroy(*arguments, **options)
 
     def _stop_watchers(self) -> None:
+        self.deadlines.close()
         for watcher in (self._io, self._alive, self._prepare, self._no_sleep):
             if watcher is not None:
                 watcher.stop()
@@ -288,6 +379,7 @@ class Runtime:
             self._io.stop()
             self._alive.stop()
             self._no_sleep.stop()
+            self.deadlines.close()
             if self._prepare is not None:
                 self._prepare.stop()
             self.engine.abandon()

@@ -41,10 +41,12 @@ from .stream import H3_INTERNAL_ERROR, Stream, StreamGuard, UnsentStream
 if TYPE_CHECKING:
     from .hub import Runtime
     from .server import Server
+    from .websocket import WebSocket
 
 _FIN_DATE = FIN | DATE
 _FIN_MORE = FIN | MORE
 _HEAD = _engine.METHODS.index("HEAD")
+_CONNECT = _engine.METHODS.index("CONNECT")
 _LENGTH_LATER = fields.CONTENT_LENGTH_FIRST
 _BODILESS = {204, 304}
 
@@ -137,6 +139,7 @@ class Request(_Received):
     """A request as a handler sees it; `respond` answers it."""
 
     _answered = 0  # 1: the head is sent, 2: all is
+    _websocket: WebSocket | None = None  # which the stream belongs to then
 
     def __init__(self, server: Server, record: Any) -> None:
         self._server = server
@@ -182,6 +185,12 @@ class Request(_Received):
     def early_data(self) -> bool:
         """It came in early data (0-RTT), which can be replayed (RFC 8470)."""
         return bool(self._record[FLAGS] & EARLY)
+
+    @property
+    def is_websocket(self) -> bool:
+        """It asks for a WebSocket (RFC 9220; `Server(websocket=True)`). Any other answer than
+        `accept_websocket` refuses it."""
+        return self._record[STATUS] == _CONNECT and self.headers.get(":protocol") == "websocket"
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"
@@ -326,6 +335,10 @@ class Request(_Received):
         head = fields.status_line(status) + fields.encode(headers)
         self._send_head(INTERIM, head)
 
+    def accept_websocket(self, **options: Any) -> WebSocket:
+        """Open the WebSocket that is asked for: see `quicgreen.websocket.accept`."""
+        return self._server.accept_websocket(self, **options)
+
     def _send_head(self, flags: int, head: bytes) -> None:
         record = self._record
         self._engine.respond(flags, record[CONN], record[STREAM], head, b"")
@@ -336,7 +349,9 @@ class Request(_Received):
         """The handler raised: say so, if nothing was said yet, else cut the response off."""
         if self._engine.closed:
             return
-        if self._answered == 0 and not killed:
+        if self._websocket is not None:
+            self._websocket._leave(failed=True, killed=killed)
+        elif self._answered == 0 and not killed:
             self.respond(500, {"content-type": "text/plain"}, b"Internal Server Error")
         elif self._answered != 2:
             self._answered = 2
@@ -344,6 +359,9 @@ class Request(_Received):
 
     def _end(self) -> None:
         """The handler is done with it."""
+        if self._websocket is not None:
+            self._websocket._leave()
+            return
         record = self._record
         flags = record[FLAGS]
         # With the whole request read and the whole answer given the engine has forgotten the stream.
@@ -351,15 +369,6 @@ class Request(_Received):
             engine = self._engine
             if not engine.closed:
                 engine.release(record[CONN], record[STREAM])
-
-
-class SessionRequest(Request):
-    """A request that a session's handler accepted. No handler of its own returns, so the answer is the last
-    word: what was not read of the request then is refused."""
-
-    def respond(self, status: int = 200, headers: fields.Fields | None = None, body: Body = b"") -> None:
-        super().respond(status, headers, body)
-        self._end()
 
 
 def _pairs(headers: fields.Fields) -> Iterable[tuple[str, fields.FieldValue]]:

@@ -19,12 +19,15 @@ from greenlet import getcurrent, greenlet
 from . import _engine, hub
 from ._contexts import Configuration, Keys, ReplayRegister
 from ._engine import ACCEPTED, CONN, IDLE, REQUEST, TYPE, Engine, Record
+from .bodies import Body
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
 from .exceptions import error
+from .fields import Fields
 from .greenlets import RequestGreenlet
-from .messages import Request, SessionRequest
+from .messages import Request
 from .stream import H3_NO_ERROR
+from .websocket import ConnectionClosed, WebSocket, accept
 
 _log = logging.getLogger("quicgreen")
 
@@ -65,6 +68,7 @@ class Server:
             once; what is not a whole GET, HEAD or OPTIONS waits for the handshake.
         replay: the register of first flights, shared by all servers that share `keys`; None: one of the
             server's own. With `keys` given it begins with two minutes without early data.
+        websocket: let clients ask for WebSockets (RFC 9220): see `Request.is_websocket`.
 
     Raises:
         QuicServerException: at `start`, when the address is taken or the certificate cannot be used.
@@ -95,6 +99,7 @@ class Server:
         keys: Keys | None = None,
         early_data: bool = False,
         replay: ReplayRegister | None = None,
+        websocket: bool = False,
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
@@ -110,6 +115,7 @@ class Server:
         self._sessions = sessions or "h3" not in self._tls.alpn
         self._keys = keys
         self._early_data = early_data
+        self._websocket = websocket
         self.replay_register = replay
         """Whose early data was taken (`ReplayRegister.counts`); None without early data."""
         self.max_body_bytes = max_body_bytes
@@ -195,6 +201,7 @@ class Server:
             self._transport,
             keys=self._keys,
             replay=self.replay_register if self._early_data else None,
+            extended_connect=self._websocket,
             ca_file=self._tls.ca_certs,
         )
         self._endpoint = self._bind()
@@ -354,6 +361,10 @@ class Server:
         elif (session := self.sessions.get(record[CONN])) is not None:
             session._on_event(record)  # it came together with the connection
 
+    def accept_websocket(self, request: Request, **options: Any) -> WebSocket:
+        """`Request.accept_websocket`."""
+        return accept(request, **options)
+
     def new_request(self, record: Record) -> Request:
         """The request of an event, for a session."""
         return SessionRequest(self, record)
@@ -417,7 +428,10 @@ class Server:
         except BaseException as e:
             item._fail(killed=isinstance(e, GreenletExit))
             item._end()
-            raise
+            # That a WebSocket ends is how its handler does.
+            if item._websocket is None or not isinstance(e, ConnectionClosed):
+                raise
+            return
         item._end()
 
     def _run_session(self, session: ServerConnection) -> None:
@@ -425,6 +439,15 @@ class Server:
             self.handle(session)
         finally:
             session.close(timeout=None)
+
+
+class SessionRequest(Request):
+    """A request that a session's handler accepted. No handler of its own returns, so the answer is the last
+    word: what was not read of the request then is refused."""
+
+    def respond(self, status: int = 200, headers: Fields | None = None, body: Body = b"") -> None:
+        super().respond(status, headers, body)
+        self._end()
 
 
 def _resolve(host: str) -> str:

@@ -15,6 +15,15 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 
 ROWS: dict[str, list[str]] = {
+    # WebSockets over HTTP/3, both sides: the mechanism.
+    "B6": [
+        "interop/test_websocket.py::test_messages_come_back",
+        "interop/test_websocket.py::test_a_refusal_is_an_answer",
+        "interop/test_websocket.py::test_aioquic_s_messages",
+        "interop/test_websocket_frames.py::test_our_server_does_what_autobahn_asks",
+        "interop/test_websocket_frames.py::test_our_client_does_what_autobahn_asks",
+        "test_websocket_chat.py::test_each_message_reaches_all_in_one_order",
+    ],
     # Tickets to take along, and what a connection says of itself.
     "A10": [
         "interop/test_resumption.py::test_our_client_resumes",

@@ -52,9 +52,9 @@ typedef struct qg_ws_piece {
 /* One direction of one socket. A caller looks at what stands before `left`, the rest is the
  * codec's own. */
 typedef struct qg_ws_reader {
-    uint32_t count; /* pieces of this call */
-    uint32_t used;  /* the first byte that was not looked at */
-    uint32_t error; /* close code to fail the connection with, after these pieces; or 0 */
+    uint32_t count;  /* pieces of this call */
+    uint32_t used;   /* the first byte that was not looked at */
+    uint32_t error;  /* close code to fail the connection with, after these pieces; or 0 */
     uint32_t closed; /* a close frame came: what follows it is dropped */
     qg_ws_piece pieces[QG_WS_PIECES];
     const char *problem; /* the error in words. Static */

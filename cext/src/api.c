@@ -41,6 +41,7 @@ const char *qg_error_text(int code) {
         "the engine was made in another process",
         "too large",
         "not processed by the peer",
+        "not announced by the peer",
     };
     return code <= 0 && -code < (int)(sizeof texts / sizeof *texts) ? texts[-code] : "unknown code";
 }
@@ -257,14 +258,18 @@ int qg_session_info_of(qg_engine *e, uint64_t id, qg_session_info *out) {
 /* ------------------------------------------------------------- opening */
 
 /* May the caller open a stream of its own here? QG_AGAIN after arming the wait. */
-static int may_open(qg_conn *conn, bool bidi, uint64_t token, uint64_t timeout_us) {
+static int may_open(qg_conn *conn, bool bidi, uint16_t flags, uint64_t token,
+                    uint64_t timeout_us) {
     if (conn->draining) {
         return QG_REFUSED;
     }
     bool room =
         conn->state == QG_CONN_OPEN && (bidi ? quiche_conn_peer_streams_left_bidi(conn->quiche)
                                              : quiche_conn_peer_streams_left_uni(conn->quiche)) > 0;
-    return room ? QG_OK : qg__conn_await_stream(conn, bidi, token, timeout_us);
+    if (!room || ((flags & QG_EXTENDED) && !conn->h3.settings_seen)) {
+        return qg__conn_await_stream(conn, bidi, flags, token, timeout_us);
+    }
+    return (flags & QG_EXTENDED) && !conn->h3.peer_extended_connect ? QG_UNSUPPORTED : QG_OK;
 }
 
 int qg_stream_open(qg_engine *e, uint64_t conn_id, uint32_t bidi, uint64_t token,
@@ -272,7 +277,7 @@ int qg_stream_open(qg_engine *e, uint64_t conn_id, uint32_t bidi, uint64_t token
     qg_conn *conn;
     int rc = conn_of(e, conn_id, &conn);
     if (rc == QG_OK) {
-        rc = conn->raw ? may_open(conn, bidi != 0, token, timeout_us) : QG_STATE;
+        rc = conn->raw ? may_open(conn, bidi != 0, 0, token, timeout_us) : QG_STATE;
     }
     if (rc < 0) {
         return rc;
@@ -290,7 +295,9 @@ int qg_stream_request(qg_engine *e, uint64_t conn_id, const uint8_t *head, size_
     qg_conn *conn;
     int rc = conn_of(e, conn_id, &conn);
     if (rc == QG_OK) {
-        rc = conn->raw || conn->is_server ? QG_STATE : may_open(conn, true, token, timeout_us);
+        rc = conn->raw || conn->is_server
+                 ? QG_STATE
+                 : may_open(conn, true, (uint16_t)flags, token, timeout_us);
     }
     if (rc < 0) {
         return rc;

@@ -220,8 +220,10 @@ int qg__conn_request(qg_conn *conn, const uint8_t *head, size_t head_len, const 
  * lost, which takes a round trip at least. */
 void qg__conn_settle_early(qg_conn *conn, bool accepted);
 
-/* Wait until a stream may be opened: QG_AGAIN, and QG_EVENT_OPENED later. */
-int qg__conn_await_stream(qg_conn *conn, bool bidi, uint64_t token, uint64_t timeout_us);
+/* Wait until a stream may be opened: QG_AGAIN, and QG_EVENT_OPENED later. With QG_EXTENDED in `flags`,
+ * until the peer's SETTINGS are known too. */
+int qg__conn_await_stream(qg_conn *conn, bool bidi, uint16_t flags, uint64_t token,
+                          uint64_t timeout_us);
 
 void qg__pending_fail(qg_pending *pending, int result, uint64_t code);
 void qg__pending_free(qg_pending *pending);

@@ -123,11 +123,12 @@ int qg__conn_request(qg_conn *conn, const uint8_t *head, size_t head_len, const 
                : wait_in_line(conn, head, head_len, body, body_len, flags, token, timeout_us);
 }
 
-int qg__conn_await_stream(qg_conn *conn, bool bidi, uint64_t token, uint64_t timeout_us) {
+int qg__conn_await_stream(qg_conn *conn, bool bidi, uint16_t flags, uint64_t token,
+                          uint64_t timeout_us) {
     if (token == 0) {
         return QG_AGAIN;
     }
-    int rc = wait_in_line(conn, NULL, 0, NULL, 0, 0, token, timeout_us);
+    int rc = wait_in_line(conn, NULL, 0, NULL, 0, flags, token, timeout_us);
     if (rc != QG_OK) {
         return rc;
     }
@@ -160,6 +161,9 @@ bool qg__conn_open_pending(qg_conn *conn) {
         qg_pending *p = QG_CONTAINER(l, qg_pending, link);
         if (conn->state == QG_CONN_HANDSHAKE && !(p->flags & QG_EARLY)) {
             continue; /* not before the handshake is complete */
+        }
+        if ((p->flags & QG_EXTENDED) && !conn->h3.settings_seen) {
+            continue;
         }
         uint64_t *left = p->request || p->bidi ? &bidi : &uni;
         if (*left == 0) {

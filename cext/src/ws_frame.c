@@ -33,31 +33,30 @@ static uint32_t load32(const uint8_t *p) {
     return word;
 }
 
-static void mask64(uint8_t *out, const uint8_t *in, uint64_t key) {
-    uint64_t word = load64(in) ^ key;
-    memcpy(out, &word, 8);
-}
-
 /* On machines whose words begin with their low byte, which all are that we build on. */
 static uint32_t turned(uint32_t key, size_t bytes) {
     unsigned bits = 8 * (bytes & 3);
     return bits == 0 ? key : key >> bits | key << (32 - bits);
 }
 
+/* Two registers of the least machine, one of others. */
+typedef uint64_t wide __attribute__((vector_size(32)));
+
 uint32_t qg__ws_mask(uint8_t *out, const uint8_t *in, size_t len, uint32_t key) {
-    uint64_t both = (uint64_t)key << 32 | key;
+    uint64_t keys = (uint64_t)key << 32 | key;
     size_t i = 0;
-    for (; i + 32 <= len; i += 32) { /* compilers make two or four wide operations of it */
-        mask64(out + i, in + i, both);
-        mask64(out + i + 8, in + i + 8, both);
-        mask64(out + i + 16, in + i + 16, both);
-        mask64(out + i + 24, in + i + 24, both);
+    for (; i + sizeof(wide) <= len; i += sizeof(wide)) {
+        wide w;
+        memcpy(&w, in + i, sizeof w);
+        w ^= keys;
+        memcpy(out + i, &w, sizeof w);
     }
     for (; i + 8 <= len; i += 8) {
-        mask64(out + i, in + i, both);
+        uint64_t w = load64(in + i) ^ keys;
+        memcpy(out + i, &w, 8);
     }
-    for (; i < len; i++, both >>= 8) { /* seven at most */
-        out[i] = in[i] ^ (uint8_t)both;
+    for (; i < len; i++, keys >>= 8) { /* seven at most */
+        out[i] = in[i] ^ (uint8_t)keys;
     }
     return turned(key, len);
 }
@@ -176,13 +175,14 @@ static const char *check_start(const qg_ws_reader *r, const uint8_t *p) {
         return "a reserved bit is set";
     }
     if (((p[1] & MASKED) != 0) != ((r->flags & QG_WS_SERVER) != 0)) {
-        return (p[1] & MASKED) != 0 ? "a server's frame is masked" : "a client's frame is not masked";
+        return (p[1] & MASKED) != 0 ? "a server's frame is masked"
+                                    : "a client's frame is not masked";
     }
     if ((opcode & CONTROL) != 0) {
-        return opcode > QG_WS_PONG         ? "the opcode is reserved"
-               : (p[0] & FIN) == 0         ? "a control frame is fragmented"
+        return opcode > QG_WS_PONG          ? "the opcode is reserved"
+               : (p[0] & FIN) == 0          ? "a control frame is fragmented"
                : length > QG_WS_CONTROL_MAX ? "a control frame is longer than 125 bytes"
-                                           : NULL;
+                                            : NULL;
     }
     if (opcode > QG_WS_BINARY) {
         return "the opcode is reserved";

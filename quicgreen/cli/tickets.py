@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..client import trust as trusted_files
+from ..configuration import trust as trusted_files
 from ..exceptions import error
 from ..tickets import Ticket, TicketStore, ticket_key
 from ..urls import split_authority

@@ -116,6 +116,27 @@ TEST(settings_split_at_every_byte) {
     }
 }
 
+/* RFC 9220, section 3: no extended CONNECT before the SETTINGS that allow it. */
+TEST(an_extended_connect_waits_for_the_settings) {
+    static const char *const all[] = {"\x00\x04\x02\x08\x01", "\x00\x04\x02\x08\x00"};
+    for (int allowed = 0; allowed < 2; allowed++) {
+        rig r;
+        uint64_t stream;
+        const uint8_t head[] = {0xcf}; /* :method CONNECT; it is never looked at here */
+        silent_server(&r, NULL);
+        CHECK_EQ(qg_stream_request(r.client.engine, r.conn, head, 1, 0, 7, 0, &stream), QG_OK);
+        CHECK_EQ(qg_stream_request(r.client.engine, r.conn, head, 1, QG_EXTENDED, 8, 0, &stream),
+                 QG_AGAIN);
+        turn(&r);
+        CHECK(take_token(&r.client, 8) == NULL);
+        raw_send(&r.server, r.server_conn, false, all[!allowed], 5, false);
+        CHECK_EQ(await_token(&r, &r.client, 8)->event.type, QG_EVENT_OPENED);
+        CHECK_EQ(qg_stream_request(r.client.engine, r.conn, head, 1, QG_EXTENDED, 9, 0, &stream),
+                 allowed ? QG_OK : QG_UNSUPPORTED);
+        rig_close(&r);
+    }
+}
+
 /* Without waiting for the other's (section 7.2.4.2). */
 TEST(a_peer_that_says_nothing_is_served) {
     rig r;

@@ -174,7 +174,45 @@ DATAGRAMS = {
     "close-frame": bytes([0]) + do(INITIAL, ID, b"", b"\x1c\x0a\x00\x00") + GO,
 }
 
-TARGETS = {"fields": FIELDS, "ids": IDS, "streams": STREAMS, "datagrams": DATAGRAMS}
+# ---------------------------------------------------------------- ws
+
+FRAMES, MASKED, DEFLATED, TEXT_ONLY, BUILD = 0, 1, 2, 0x40, 0x80
+
+
+def ws(first: int, payload: bytes, key: bytes = b"") -> bytes:
+    """A WebSocket frame, masked when there is a key."""
+    n = len(payload)
+    length = bytes([n]) if n < 126 else b"\x7e" + n.to_bytes(2, "big")
+    masked = bytes(c ^ key[i % 4] for i, c in enumerate(payload)) if key else payload
+    return bytes([first, length[0] | (0x80 if key else 0)]) + length[1:] + key + masked
+
+
+KEY = b"\x37\xfa\x21\x3d"
+WORDS = "Hello-µ@ßöäüàá-UTF-8!! κόσμε \U0001f600".encode()
+
+WS = {
+    "text": bytes([FRAMES, 3]) + ws(0x81, WORDS) * 2 + ws(0x88, b"\x03\xe8bye"),
+    "text-masked": bytes([MASKED, 5]) + ws(0x81, WORDS, KEY) * 2 + ws(0x88, b"\x0f\xa0", KEY),
+    "fragments": bytes([MASKED, 7])
+    + ws(0x01, WORDS[:8], KEY)
+    + ws(0x89, b"ping", KEY)
+    + ws(0x00, b"", KEY)
+    + ws(0x80, WORDS[8:], KEY)
+    + ws(0x82, bytes(300), KEY),
+    "fragments-plain": bytes([FRAMES, 1]) + ws(0x02, b"ab") + ws(0x8A, b"pong" * 20) + ws(0x80, bytes(130)),
+    "deflated": bytes([MASKED | DEFLATED, 2]) + ws(0x41, b"\xf2\x48", KEY) + ws(0x80, b"\xcd\x00", KEY),
+    "many": bytes([FRAMES, 40]) + ws(0x89, b"") * 40 + ws(0x82, b"x") * 20,
+    "close-empty": bytes([FRAMES, 1]) + ws(0x88, b"") + ws(0x81, b"late"),
+    "reserved": bytes([FRAMES, 2]) + ws(0x81, b"hi") + ws(0x83, b"no"),
+    "not-utf8": bytes([FRAMES, 4]) + ws(0x81, WORDS + b"\xed\xa0\x80edited"),
+    "huge": bytes([FRAMES, 9]) + b"\x82\x7f" + (1 << 40).to_bytes(8, "big") + bytes(40),
+    "text-only": bytes([TEXT_ONLY, 3]) + WORDS * 3,
+    "text-only-bad": bytes([TEXT_ONLY, 3]) + WORDS + b"\xf4\x90\x80\x80",
+    "build": bytes([BUILD, 2 << 3 | 4 | 1]) + bytes(range(140)),
+    "build-ping": bytes([BUILD, 9 << 3 | 4]) + b"ping",
+}
+
+TARGETS = {"fields": FIELDS, "ids": IDS, "streams": STREAMS, "datagrams": DATAGRAMS, "ws": WS}
 
 
 def write(folder: Path) -> dict[str, list[Path]]:

@@ -64,6 +64,11 @@ class Socket:
         self.protocol.http.send_data(self.stream, bytes(data), fin)
         self.protocol.transmit()
 
+    async def send_chopped(self, data, size):
+        for i in range(0, len(data), size or len(data)):
+            self.send_raw(data[i : i + (size or len(data))])
+            await asyncio.sleep(0)
+
     def send(self, event):
         try:
             data = self.ws.send(event)
@@ -106,6 +111,8 @@ class Socket:
             self.reset = event.error_code
         elif isinstance(event, events.StopSendingReceived):
             self.stopped = event.error_code
+        elif isinstance(event, events.ConnectionTerminated):
+            self.ended = True
         if getattr(event, "stream_ended", False):
             self.ended = True
         self.changed.set()

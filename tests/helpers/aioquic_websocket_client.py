@@ -2,13 +2,14 @@
 
 Options
     host, ip, port, ca  where to
-    sockets             each {"path", "fields", "subprotocols", "deflate", "steps"}; all on one connection, all
-                        at once. `deflate`: the offer's parameters, "" for none of them
+    sockets             each {"path", "fields", "subprotocols", "deflate", "steps"}; all on one connection, at
+                        the same time. `deflate`: the offer's parameters, "" for none of them
     before_settings     CONNECT leaves before the server's SETTINGS are here
 Steps, each a list
-    text S, binary N (that body), ping S, close CODE REASON
+    text S, repeat S N (a text), binary N (that body), ping S, close CODE REASON
     fragments KIND [S, ...]     a message of so many frames
     raw HEX N                   bytes as they are, N at a time; 0 for all at once
+    case N                      the frames of that case in frames.py
     flood N                     so many pings, numbered
     messages N, pongs N, pings N    wait for so many in all
     closed, over                wait for the peer's Close frame; for the end of its stream
@@ -32,6 +33,7 @@ from wsproto.events import BytesMessage, TextMessage
 
 from helpers import bodies
 from helpers.aioquic_sockets import Socket, chosen_deflate
+from helpers.frames import CASES
 
 VERSION = f"aioquic/{importlib.metadata.version('aioquic')}"
 
@@ -53,9 +55,10 @@ class Client(QuicConnectionProtocol):
             for socket in self.sockets.values():
                 socket.ended = True
                 socket.changed.set()
-        elif isinstance(event, (events.StreamReset, events.StopSendingReceived)):
-            if event.stream_id in self.sockets:
-                self.sockets[event.stream_id].take(event)
+        elif getattr(event, "stream_id", None) in self.sockets and not isinstance(
+            event, events.StreamDataReceived
+        ):
+            self.sockets[event.stream_id].take(event)
         for received in self.http.handle_event(event):
             self.http_event_received(received)
         if self.http.received_settings is not None:
@@ -100,6 +103,8 @@ class Client(QuicConnectionProtocol):
 async def run_step(client, socket, what, *arguments):
     if what == "text":
         socket.send_text(arguments[0])
+    elif what == "repeat":
+        socket.send_text(arguments[0] * arguments[1])
     elif what == "binary":
         socket.send_binary(bodies.body(arguments[0]))
     elif what == "fragments":
@@ -116,10 +121,10 @@ async def run_step(client, socket, what, *arguments):
             if i % 500 == 0:
                 await asyncio.sleep(0)
     elif what == "raw":
-        data, size = bytes.fromhex(arguments[0]), arguments[1]
-        for i in range(0, len(data), size or len(data)):
-            socket.send_raw(data[i : i + (size or len(data))])
-            await asyncio.sleep(0)
+        await socket.send_chopped(bytes.fromhex(arguments[0]), arguments[1])
+    elif what == "case":
+        case = CASES[arguments[0]]
+        await socket.send_chopped(case.wire(masked=True), case.chop)
     elif what == "close":
         socket.send_close(*arguments)
     elif what in ("messages", "pongs", "pings"):
@@ -177,8 +182,8 @@ async def main() -> None:
         told = await asyncio.gather(*running)
         if client.closed_with is None:
             await client.ping()  # what we said last has arrived
-        settings = client.http.received_settings
-    print(json.dumps({"version": VERSION, "sockets": told, "settings": settings, "closed": client.closed_with}))
+        settings, closed = client.http.received_settings, client.closed_with
+    print(json.dumps({"version": VERSION, "sockets": told, "settings": settings, "closed": closed}))
 
 
 asyncio.run(main())

@@ -49,13 +49,15 @@ class Server(QuicConnectionProtocol):
         super().__init__(*args, **kwargs)
         self.http = None
         self.sockets = {}
+        self.tasks = set()
 
     def quic_event_received(self, event):
         if isinstance(event, events.ProtocolNegotiated):
             self.http = (H3Connection if OPTIONS.get("connect", True) else WithoutConnect)(self._quic)
-        elif isinstance(event, (events.StreamReset, events.StopSendingReceived)):
-            if event.stream_id in self.sockets:
-                self.sockets[event.stream_id].take(event)
+        elif getattr(event, "stream_id", None) in self.sockets and not isinstance(
+            event, events.StreamDataReceived
+        ):
+            self.sockets[event.stream_id].take(event)
         elif isinstance(event, events.ConnectionTerminated):
             for socket in self.sockets.values():
                 socket.take(event)
@@ -100,7 +102,9 @@ class Server(QuicConnectionProtocol):
         self.http.send_headers(stream, fields)
         socket.open(agreed[1] if agreed is not None else None)
         self.transmit()
-        asyncio.ensure_future(getattr(self, f"do_{what.replace('-', '_')}")(socket, head, *arguments))
+        run = getattr(self, f"do_{what.replace('-', '_')}")(socket, head, *arguments)
+        self.tasks.add(task := asyncio.ensure_future(run))
+        task.add_done_callback(self.tasks.discard)
 
     async def do_echo(self, socket, head):
         socket.on_message = lambda m: socket.send_text(m) if isinstance(m, str) else socket.send_binary(m)
@@ -108,10 +112,7 @@ class Server(QuicConnectionProtocol):
             socket.on_message(message)
 
     async def do_wire(self, socket, head):
-        wire, chop = bytes.fromhex(head[b"x-wire"].decode()), int(head.get(b"x-chop", b"0"))
-        for i in range(0, len(wire), chop or len(wire)):
-            socket.send_raw(wire[i : i + (chop or len(wire))])
-            await asyncio.sleep(0)
+        await socket.send_chopped(bytes.fromhex(head[b"x-wire"].decode()), int(head.get(b"x-chop", b"0")))
 
     async def do_send(self, socket, head, size):
         socket.send_binary(bodies.body(int(size)))

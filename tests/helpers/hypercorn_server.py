@@ -27,8 +27,8 @@ class Gone:
 
 
 class Streams(dict):
-    """hypercorn forgets a WebSocket's stream at the Close frame, and its whole server ends with a KeyError when
-    the client then ends the stream, as RFC 9220 wants it to."""
+    """hypercorn forgets a WebSocket's stream at the Close frame, and its whole server ends with a KeyError
+    when the client then ends the stream, as RFC 9220 wants it to."""
 
     def __missing__(self, stream):
         return Gone()

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 from helpers.processes import Peer, run_client
+from helpers.websockets import Ask, Open, Site, ask_aioquic, our_server
 
 import quicgreen
 from quicgreen.testing import Authority, Certificate, Link
+from quicgreen.websocket import WebSocket
 
 
 @pytest.fixture(autouse=True)
@@ -141,5 +144,57 @@ def curl(certificates: Authority, certificate: Certificate) -> Callable[..., lis
         assert "ngtcp2" in result["version"]
         answers: list[dict[str, Any]] = result["answers"]
         return answers
+
+    return run
+
+
+# ---------------------------------------------------------------- websockets
+
+
+@pytest.fixture(scope="session")
+def aioquic_sockets(certificate: Certificate) -> Iterator[Peer]:
+    with Peer(
+        "aioquic_websocket_server.py", certfile=certificate.certfile, keyfile=certificate.keyfile
+    ) as peer:
+        yield peer.wait_until_it_answers(certificate.ca_certs)
+
+
+@pytest.fixture
+def our_sockets(certificate: Certificate) -> Iterator[Site]:
+    """Our server of WebSockets, in this process."""
+    site = Site()
+    server = our_server(certificate, site)
+    server.start()
+    site.address = server.address
+    yield site
+    site.go_on.set()
+    server.stop(timeout=0)
+
+
+@pytest.fixture
+def open_ws(session: quicgreen.Session) -> Iterator[Open]:
+    """Open a WebSocket on the session; all are closed at the end."""
+    opened: list[WebSocket] = []
+
+    def open_one(url: str, **options: Any) -> WebSocket:
+        # No wait in a test shall end by these.
+        defaults = {"max_size": None, "ping_interval": None, "open_timeout": 20, "close_timeout": 50}
+        opened.append(session.websocket(url.replace("https:", "wss:"), **{**defaults, **options}))
+        return opened[-1]
+
+    with gevent.Timeout(50):
+        yield open_one
+        for ws in opened:
+            ws.close()
+
+
+@pytest.fixture
+def ask(our_sockets: Site, certificates: Authority) -> Ask:
+    """Run sockets of aioquic's client with our server; what each of them got."""
+
+    def run(*sockets: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = ask_aioquic(our_sockets, certificates, *sockets)["sockets"]
+        assert [s["step"] for s in found if s.get("step")] == []  # one that was waited for in vain
+        return found
 
     return run
