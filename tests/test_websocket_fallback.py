@@ -17,6 +17,7 @@ from helpers.processes import Peer
 from support import PATIENCE_S, check_python, descriptors, make_server, server_tls, wait_until
 
 import quicgreen
+from quicgreen.configuration import ClientTls
 from quicgreen.testing import Authority, Certificate
 from quicgreen.websocket import (
     ConnectionClosedError,
@@ -435,7 +436,7 @@ def stream_to(certificate: Certificate, talk: Callable[[Any], None]) -> Iterator
         talk(sock)
 
     with tcp_server(certificate, begin) as port:
-        context = tls_context(None, None, verify=False, cert=None, key=None)
+        context = tls_context(ClientTls(verify=False))
         stream, headers = upgrade("127.0.0.1", port, "localhost", "/", [], context=context)
         assert headers["upgrade"] == "websocket"
         try:

@@ -13,21 +13,33 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import h11
 from gevent import socket, ssl
 
-from .. import __version__
+from .. import hub
+from ..configuration import ClientTls, trust
 from ..exceptions import QuicException, error
+from ..fields import FieldValue
 from ..headers import Headers
+from ..urls import split_authority, split_url
+from .connection import WebSocket
 from .exceptions import InvalidStatus
+from .handshake import Offer, client_websocket
+from .pipes import GreenPipe
+
+if TYPE_CHECKING:
+    from ..client import RequestHeaders, Session
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455, section 1.3."""
+
+_OWN = {"connection", "keep-alive", "proxy-connection", "sec-websocket-key", "transfer-encoding", "upgrade"}
+"""Fields that say how this connection is used: ours alone. HTTP/3 does not carry them."""
 
 _READ_SIZE = 65536
 
@@ -168,30 +180,28 @@ class TlsStream:
 # ------------------------------------------------------------------ TCP and TLS
 
 
-def tls_context(
-    ca_file: str | None, ca_dir: str | None, *, verify: bool, cert: str | None, key: str | None
-) -> Any:
-    """What `ClientTls` says, in OpenSSL's form."""
+def tls_context(tls: ClientTls) -> Any:
+    """The same in OpenSSL's form."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # A writer must never wait for something to be read: another greenlet does that.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    keylog_file = os.environ.get("SSLKEYLOGFILE")
-    if keylog_file:
-        context.keylog_filename = keylog_file
-    if not verify:
+    if tls.keylog_file:
+        context.keylog_filename = tls.keylog_file
+    if tls.verify is False:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
+        file, folder = trust(tls.verify)
         try:
-            context.load_verify_locations(ca_file, ca_dir)
+            context.load_verify_locations(file, folder)
         except OSError as e:
-            raise error("trust-file", f"{ca_file or ca_dir}: {e}") from None
-    if cert is not None:
+            raise error("trust-file", f"{file or folder}: {e}") from None
+    if tls.cert is not None:
         try:
-            context.load_cert_chain(cert, key)
+            context.load_cert_chain(tls.cert, tls.key)
         except OSError as e:
-            raise error("argument", f"the certificate or key cannot be used: {cert}: {e}") from None
+            raise error("argument", f"the certificate or key cannot be used: {tls.cert}: {e}") from None
     return context
 
 
@@ -283,6 +293,10 @@ def accept_key(key: bytes) -> str:
     return base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
 
 
+def _encoded(value: FieldValue) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("latin-1")
+
+
 def _fields(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
     return Headers.of((name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs)
 
@@ -298,9 +312,10 @@ class _Exchange:
         self._socket = sock
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_MAX)
 
-    def ask(self, target: str, fields: list[tuple[str, str]]) -> None:
+    def ask(self, target: str, fields: list[tuple[str, FieldValue]]) -> None:
         try:
-            request = h11.Request(method="GET", target=target, headers=fields)
+            headers = [(name.encode("latin-1"), _encoded(value)) for name, value in fields]
+            request = h11.Request(method="GET", target=target, headers=headers)
             data = self._http.send(request) + self._http.send(h11.EndOfMessage())
         except (h11.LocalProtocolError, UnicodeEncodeError) as e:
             raise error("argument", f"a field of the request cannot be sent: {e}") from None
@@ -355,7 +370,7 @@ def upgrade(
     port: int,
     authority: str,
     target: str,
-    fields: Iterable[tuple[str, str]],
+    fields: Iterable[tuple[str, FieldValue]],
     *,
     context: Any,
     server_name: str | None = None,
@@ -366,7 +381,7 @@ def upgrade(
     Args:
         host, port: where; a name, or an address without brackets.
         authority, target: as they stand in the request.
-        fields: those of the request that are not the upgrade's own: subprotocols, extensions, origin.
+        fields: those of the request that are not the upgrade's own: version, subprotocols, extensions, origin.
         context: from `tls_context`.
         server_name: what the certificate must be for, when it is not the host.
         timeout: seconds for all of it.
@@ -381,12 +396,11 @@ def upgrade(
         InvalidHandshake: the answer is none that RFC 6455 knows.
     """
     key = base64.b64encode(os.urandom(16))
-    own = [
+    own: list[tuple[str, FieldValue]] = [
         ("host", authority),
         ("upgrade", "websocket"),
         ("connection", "Upgrade"),
         ("sec-websocket-key", key.decode()),
-        ("sec-websocket-version", "13"),
     ]
     sock = None
     limit = gevent.Timeout(timeout)
@@ -395,7 +409,7 @@ def upgrade(
         deadline = None if timeout is None else time.monotonic() + timeout
         sock = _secure(_dial(host, port, deadline), context, server_name or host)
         exchange = _Exchange(sock)
-        exchange.ask(target, [*own, *fields])
+        exchange.ask(target, [*own, *(pair for pair in fields if pair[0].lower() not in _OWN)])
         head = exchange.answer()
         if head.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             raise _refused(exchange.refusal(head))
@@ -416,3 +430,56 @@ def upgrade(
         limit.close()
         if sock is not None:
             sock.close()
+
+
+# ------------------------------------------------------------------ a WebSocket
+
+
+def open_websocket(
+    session: Session,
+    url: str,
+    offer: Offer,
+    additional_headers: RequestHeaders | None,
+    timeout: float | None,
+    options: dict[str, Any],
+) -> WebSocket:
+    """Open one with what the session trusts and shows. `url`: an https one. `options`: of `WebSocket`."""
+    authority, target = split_url(url)
+    host, port = split_authority(authority)
+    said, fields = _merged({**session.headers, **offer.fields()}, additional_headers)
+    context = tls_context(session._tls)
+    stream, answer = upgrade(
+        host,
+        port,
+        said or authority,
+        target,
+        fields,
+        context=context,
+        server_name=session._server_name,
+        timeout=timeout,
+    )
+    try:
+        runtime = hub.current()
+        return client_websocket(runtime, GreenPipe(runtime, stream), offer, answer, **options)
+    except BaseException:
+        stream.release()
+        raise
+
+
+def _merged(
+    own: Mapping[str, Any], additional: RequestHeaders | None
+) -> tuple[str | None, list[tuple[str, FieldValue]]]:
+    """(host field, fields) of a request: ours, with the caller's instead where they have the same name."""
+    given = list(additional.items() if isinstance(additional, Mapping) else additional or ())
+    names = {str(name).lower() for name, _ in given}
+    host = None
+    fields = [(name, value) for name, value in own.items() if name not in names and value is not None]
+    for name, value in given:
+        lower = str(name).lower()
+        if lower[:1] == ":" or lower == "content-length":
+            raise error("argument", f"{name!r} is not a field that can be given")
+        if lower == "host" and value is not None:
+            host = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        elif value is not None:
+            fields.append((name, value))
+    return host, fields
