@@ -99,6 +99,12 @@ def _encode(name: str, value: FieldValue, pseudo: bool = False) -> bytes:
     return encoded
 
 
+def pairs(fields: Fields) -> Iterable[tuple[str, FieldValue]]:
+    """Names and values, in order."""
+    items = getattr(fields, "items", None)
+    return items() if items is not None else fields  # type: ignore[return-value]
+
+
 def encode(fields: Fields) -> bytes:
     """Encode all fields, in order."""
     known = lines.get

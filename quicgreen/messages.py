@@ -244,7 +244,7 @@ class Request(_Received):
         if headers:
             known = lines.get
             encoded = [head]
-            for item in headers.items() if isinstance(headers, dict) else _pairs(headers):
+            for item in headers.items() if isinstance(headers, dict) else fields.pairs(headers):
                 line = known(item) or fields.line(*item)
                 if line:
                     first = line[0]
@@ -314,7 +314,7 @@ class Request(_Received):
         self._check()
         if self._answered:
             raise error("state", "the request was answered already")
-        items = list(_pairs(headers))
+        items = list(fields.pairs(headers))
         head = fields.status_line(status) + fields.encode(items)
         if status < 200:
             raise error("argument", f"status {status} is not final: see inform()")
@@ -369,11 +369,6 @@ class Request(_Received):
             engine = self._engine
             if not engine.closed:
                 engine.release(record[CONN], record[STREAM])
-
-
-def _pairs(headers: fields.Fields) -> Iterable[tuple[str, fields.FieldValue]]:
-    items = getattr(headers, "items", None)
-    return items() if items is not None else headers  # type: ignore[return-value]
 
 
 class Response(_Received):

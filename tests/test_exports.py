@@ -10,9 +10,10 @@ import pytest
 
 import quicgreen
 import quicgreen.testing
+import quicgreen.websocket
 from quicgreen import exceptions
 
-PACKAGES = [quicgreen, quicgreen.testing]
+PACKAGES = [quicgreen, quicgreen.testing, quicgreen.websocket]
 
 
 def _order(name: str) -> tuple[int, str]:

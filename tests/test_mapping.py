@@ -15,6 +15,7 @@ NAMES = {
     "cli/__init__": "cli",
     "tickets/__init__": "tickets_store",
     "testing/__init__": "exports",
+    "websocket/__init__": "exports",
 }
 """What is tested under another name."""
 

@@ -59,7 +59,8 @@ class WebSocket:
     __slots__ = (
         "__weakref__", "_close_entry", "_close_timeout", "_closers", "_closing", "_complete", "_fragment_end",
         "_held", "_max_queue", "_on_over", "_outbox", "_over", "_pings", "_pipe", "_protocol", "_queue",
-        "_read_ended", "_reading", "_receiver", "_runtime", "_streaming", "request", "request_headers", "response_headers", "subprotocol",
+        "_read_ended", "_reading", "_receiver", "_runtime", "_streaming", "request", "request_headers",
+        "response_headers", "subprotocol",
     )  # fmt: skip
 
     def __init__(
@@ -312,11 +313,8 @@ class WebSocket:
 
     def _tell(self) -> None:
         """Wake who receives, if there is something for it. In the hub, at the end."""
-        token = self._receiver
-        if token and (
-            self._complete or (self._streaming and self._queue) or not self._protocol.hears or self._over
-        ):
-            self._runtime.answer(token)
+        if self._complete or (self._streaming and self._queue) or not self._protocol.hears:
+            self._runtime.answer(self._receiver)
 
     # ---------------------------------------------------------------- sending
 
@@ -361,7 +359,7 @@ class WebSocket:
             self._check_open()
             self._transmit(protocol.fragment(0, b"", fin=True, first=False, compress=compress))
         except BaseException:
-            # The message has no end, and nothing may come between.
+            # It has no end, and nothing may come between.
             self._fail(INTERNAL_ERROR, "a message was not sent to its end")
             raise
         finally:
@@ -393,9 +391,7 @@ class WebSocket:
 
     def _transmit(self, frame: bytes) -> None:
         """Send a frame, and wait until it was taken."""
-        outbox = self._outbox
-        outbox.transmit(frame)
-        if outbox.failure is not None:
+        if not self._outbox.transmit(frame):
             raise self._exception()
 
     def _reply(self) -> None:
@@ -406,13 +402,11 @@ class WebSocket:
         self._outbox.put(frame, reply=True)
 
     def _on_sent(self) -> None:
-        """In the hub: the outbox was emptied, or some of it."""
-        if self._over:
-            return
-        if self._outbox.closed:
+        """In the hub: some of the outbox was taken."""
+        if not self._over:
             self._settle()
-        self._read()
-        self._tell()
+            self._read()
+            self._tell()
 
     def _on_send_failure(self) -> None:
         """What comes is heard: it may tell why."""

@@ -422,7 +422,7 @@ def accept(
         if chosen is not None:
             answer.append(("sec-websocket-extensions", chosen[0]))
             codec = chosen[1]
-    answer += [] if headers is None else list(headers.items() if hasattr(headers, "items") else headers)
+    answer += fields.pairs(headers or ())
     head = fields.status_line(200) + fields.encode(answer)
     record = request._record
     runtime = request._runtime

@@ -46,15 +46,15 @@ class Outbox:
         self.closed = False
         self.failure: BaseException | None = None
 
-    def transmit(self, frame: bytes) -> None:
-        """Send a frame, and wait until it was taken, or never will be (`closed`)."""
+    def transmit(self, frame: bytes) -> bool:
+        """Send a frame, and wait until it was taken; False when it never will be."""
         if not self._frames:
             n, code = self._pipe.write(frame, 0, 0)
             if n == len(frame):
-                return
+                return True
             if n < 0 and n != AGAIN:
                 self._fail(n, code)
-                return
+                return False
             self.put(memoryview(frame)[n:] if n > 0 else frame)
         else:
             self.put(frame)
@@ -67,6 +67,7 @@ class Outbox:
                 runtime.wait(token)
             finally:
                 self._senders = [s for s in self._senders if s[1] != token]
+        return self._sent >= number
 
     def put(self, frame: Any, *, reply: bool = False) -> None:
         """Put a frame behind the others, and send what can be sent."""
