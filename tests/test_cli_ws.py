@@ -38,7 +38,7 @@ class Talk:
 
     def __call__(self, request: quicgreen.Request) -> None:
         self.requests.append(request)
-        what, *arguments = request.path.strip("/").split("/")
+        what, *arguments = request.path.partition("?")[0].strip("/").split("/")
         if what not in ("echo", "send", "close", "hold"):
             request.respond(404, None, b"no such room\n")
             return

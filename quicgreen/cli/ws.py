@@ -21,8 +21,9 @@ from collections.abc import Iterator
 import gevent
 from gevent.socket import wait_read
 
+from ..client import Session
 from ..exceptions import QuicException, error
-from ..websocket import ConnectionClosed, InvalidStatus, WebSocket, connect
+from ..websocket import ConnectionClosed, InvalidStatus, WebSocket
 from . import trust
 from .fetch import header
 from .output import EXIT_CODES, EXIT_READ, complain, exit_code, put, quiet_interrupts, say
@@ -84,26 +85,29 @@ def _ws(options: argparse.Namespace) -> int:
         raise error("argument", "-n is at least 1")
     quiet_interrupts()
     interactive = sys.stdin.isatty()
-    try:
-        ws = connect(
-            options.url,
-            **trust.arguments(options),
-            additional_headers=[header(text) for text in options.header],
-            origin=options.origin,
-            subprotocols=options.subprotocol,
-            compression="deflate" if options.compression else None,
-            open_timeout=options.connect_timeout,
-            max_size=_MAX_SIZE,
-            http3=options.http3,
-        )
-    except InvalidStatus as e:
-        response = e.response
-        complain(f"the server refused: {response.status_code} {response.reason}".rstrip())
-        return exit_code(e)
-    if interactive or options.verbose:
-        chosen = f", subprotocol {ws.subprotocol}" if ws.subprotocol else ""
-        say(f"* Connected to {options.url}{chosen}" + (" (Ctrl-D closes)" if interactive else ""))
-    return _Conversation(ws, options, interactive).run()
+    with Session(**trust.arguments(options)) as session:
+        try:
+            ws = _open(session, options)
+        except InvalidStatus as e:
+            complain(f"the server refused: {e.response.status_code} {e.response.reason}".rstrip())
+            return exit_code(e)
+        if interactive or options.verbose:
+            chosen = f", subprotocol {ws.subprotocol}" if ws.subprotocol else ""
+            say(f"* Connected to {options.url}{chosen}" + (" (Ctrl-D closes)" if interactive else ""))
+        return _Conversation(ws, options, interactive).run()
+
+
+def _open(session: Session, options: argparse.Namespace) -> WebSocket:
+    return session.websocket(
+        options.url,
+        additional_headers=[header(text) for text in options.header],
+        origin=options.origin,
+        subprotocols=options.subprotocol,
+        compression="deflate" if options.compression else None,
+        open_timeout=options.connect_timeout,
+        max_size=_MAX_SIZE,
+        http3=options.http3,
+    )
 
 
 class _Conversation:

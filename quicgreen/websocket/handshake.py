@@ -187,6 +187,8 @@ def _over_http3(
         connection.in_flight += 1
         attempts -= 1
         try:
+            if not connection.alpn:  # whether it may be asked for stands in the server's SETTINGS
+                connection.wait_established()
             stream, record, data = _ask(connection, head, deadline, open_timeout)
         except BaseException as e:
             dead = not repeated and found_dead(e, "GET", connection.rested)

@@ -17,8 +17,11 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 
+SUBPROTOCOLS = ["chat", "superchat"]
+
+
 async def handle(ws):
-    what, *arguments = ws.request.path.strip("/").split("/")
+    what, *arguments = ws.request.path.partition("?")[0].strip("/").split("/")
     try:
         if what == "about":
             about = {
@@ -50,6 +53,11 @@ def refuse(ws, request):
     return None
 
 
+def choose(ws, offered):
+    """One of ours, or none: by itself it would refuse who offers none."""
+    return next((name for name in offered if name in SUBPROTOCOLS), None)
+
+
 async def main() -> None:
     options = ready.options()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -59,14 +67,14 @@ async def main() -> None:
         context.load_verify_locations(options["ca_certs"])
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    subprotocols = ["chat", "superchat"]
     async with serve(
         handle,
         "127.0.0.1",
         options.get("port", 0),
         ssl=context,
         process_request=refuse,
-        subprotocols=subprotocols,
+        subprotocols=SUBPROTOCOLS,
+        select_subprotocol=choose,
         max_size=None,
         close_timeout=0.2,
     ) as server:
