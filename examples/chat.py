@@ -3,8 +3,8 @@
     quicgreen serve --chdir examples --websocket chat:handle
     quicgreen ws -k "wss://localhost:4433/?ada"         # and in another terminal: ?grace
 
-Each member has a greenlet that reads and one that writes, and what waits to be written waits in a queue of his
-own: who reads slowly keeps nobody waiting, and who is too far behind is shown the door.
+Each member has a greenlet that reads and one that writes, and what waits to be written waits in a queue of
+his own: who reads slowly keeps nobody waiting, and who is too far behind is shown the door.
 """
 
 from __future__ import annotations

@@ -29,7 +29,23 @@ from quicgreen.websocket import WebSocket, connect
 OPENING = 100
 """Handshakes under way."""
 
-_WORDS = "the of and to in is that for it as was with be by on not he his but at are this have from or".split()
+_WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "for",
+    "as",
+    "was",
+    "with",
+    "on",
+    "not",
+    "have",
+    "from",
+]
 _random = random.Random(1)
 PROSE = " ".join(_random.choice(_WORDS) + _random.choice(["", "", "ly", "er"]) for _ in range(12_000))
 """What messages are taken from: it compresses about as well as text that people write."""
@@ -73,11 +89,10 @@ class Load:
         return {"messages": count, "seconds": time.perf_counter() - started}
 
     def close(self) -> dict[str, Any]:
+        gevent.joinall([gevent.spawn(ws.close) for ws in self.sockets], raise_error=True)
         for session in self.sessions:
             session.close()
-        self.sessions = []
-        gevent.joinall([gevent.spawn(ws.close) for ws in self.sockets])
-        self.sockets = []
+        self.sockets, self.sessions = [], []
         return {}
 
     def run(self, how: str, **options: Any) -> dict[str, Any]:

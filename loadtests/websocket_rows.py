@@ -1,5 +1,5 @@
-"""Row g: what a WebSocket message costs a server, and what an open socket does. The load is our client's, over
-HTTP/3 or, for servers that have no other way, TLS and TCP; only the server's CPU counts."""
+"""Row g: what a WebSocket message costs a server, and what an open socket does. The load is our client's,
+over HTTP/3 or, for servers that have no other way, TLS and TCP; only the server's CPU counts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`websockets`, the WebSocket server of the asyncio world, over TLS and TCP: it sends back what comes. A child
-process of the benchmark (see processes.py).
+"""`websockets`, the WebSocket server of the asyncio world, over TLS and TCP: it sends back what comes. A
+child process of the benchmark (see processes.py).
 
 usage: websockets_server.py CERT KEY [--deflate]
 """

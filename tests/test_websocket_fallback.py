@@ -375,13 +375,15 @@ def test_http3_is_preferred(certificate: Certificate) -> None:
 def test_a_server_without_websockets_over_http3(certificate: Certificate) -> None:
     """It has HTTP/3, and its SETTINGS do not allow extended CONNECT (RFC 9220, section 3)."""
     files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
-    with make_server(echo, **files) as server:
-        with Peer("websockets_server.py", port=server.server_port, **files) as peer:
-            with dial(peer) as ws:
-                ws.send("x")
-                assert ws.recv(timeout=PATIENCE_S) == "x"
-            with pytest.raises(InvalidHandshake):
-                dial(peer, http3="only")
+    with (
+        make_server(echo, **files) as server,
+        Peer("websockets_server.py", port=server.server_port, **files) as peer,
+    ):
+        with dial(peer) as ws:
+            ws.send("x")
+            assert ws.recv(timeout=PATIENCE_S) == "x"
+        with pytest.raises(InvalidHandshake):
+            dial(peer, http3="only")
 
 
 def test_a_refusal_over_http3_is_final(certificate: Certificate) -> None:
@@ -390,11 +392,13 @@ def test_a_refusal_over_http3_is_final(certificate: Certificate) -> None:
     def refuse(request: quicgreen.Request) -> None:
         request.respond(403, None, b"over HTTP/3")
 
-    with make_server(refuse, websocket=True, **files) as server:
-        with Peer("websockets_server.py", port=server.server_port, **files) as peer:
-            with pytest.raises(InvalidStatus) as caught:
-                dial(peer)
-            assert caught.value.response.text == "over HTTP/3"
+    with (
+        make_server(refuse, websocket=True, **files) as server,
+        Peer("websockets_server.py", port=server.server_port, **files) as peer,
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            dial(peer)
+        assert caught.value.response.text == "over HTTP/3"
 
 
 def test_a_wrong_certificate_is_final(certificate: Certificate) -> None:

@@ -29,7 +29,7 @@ from ..headers import Headers
 from ..urls import split_authority, split_url
 from .connection import WebSocket
 from .exceptions import InvalidStatus
-from .handshake import Offer, client_websocket
+from .handshake import Offer, client_websocket, listed
 from .pipes import GreenPipe
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def _fields(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def _has_token(headers: Headers, name: str, token: str) -> bool:
-    return token in [part.strip().lower() for part in headers.get(name, "").split(",")]
+    return token in [item.lower() for item in listed(headers.get(name))]
 
 
 class _Exchange:
@@ -361,7 +361,7 @@ def _check(headers: Headers, key: bytes) -> None:
     """RFC 6455, section 4.1, the last list."""
     if not _has_token(headers, "upgrade", "websocket") or not _has_token(headers, "connection", "upgrade"):
         raise _invalid("the server switches to something that is not a WebSocket")
-    if headers.get("sec-websocket-accept", "").strip() != accept_key(key):
+    if headers.get("sec-websocket-accept") != accept_key(key):
         raise _invalid("the answer belongs to another request: its sec-websocket-accept is wrong")
 
 
@@ -381,7 +381,7 @@ def upgrade(
     Args:
         host, port: where; a name, or an address without brackets.
         authority, target: as they stand in the request.
-        fields: those of the request that are not the upgrade's own: version, subprotocols, extensions, origin.
+        fields: those of the request that are not the upgrade's own: version, subprotocols, extensions.
         context: from `tls_context`.
         server_name: what the certificate must be for, when it is not the host.
         timeout: seconds for all of it.

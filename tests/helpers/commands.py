@@ -175,9 +175,7 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(
-    *arguments: str, cwd: Path | None = None, stdin: int = subprocess.DEVNULL
-) -> Iterator[Command]:
+def command(*arguments: str, cwd: Path | None = None, stdin: int = subprocess.DEVNULL) -> Iterator[Command]:
     started = Command(*arguments, cwd=cwd, stdin=stdin)
     try:
         yield started

@@ -16,7 +16,6 @@ import ready
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
-
 SUBPROTOCOLS = ["chat", "superchat"]
 
 
