@@ -10,6 +10,7 @@ import asyncio
 import functools
 import importlib.metadata
 import json
+import os
 import socket
 import sys
 from typing import Any
@@ -80,7 +81,7 @@ async def run(cert: str, key: str) -> None:
     server = asyncio.create_task(serve(application, config, mode="asgi"))
     # It waits for clients that say nothing, so it is not asked to end in its own way.
     await asyncio.wait([server, asyncio.create_task(ended.wait())], return_when=asyncio.FIRST_COMPLETED)
-    server.cancel()
+    os._exit(int(server.done()))  # its tasks would complain at length of clients that are still there
 
 
 if __name__ == "__main__":

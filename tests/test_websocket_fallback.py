@@ -85,6 +85,31 @@ def test_what_is_agreed_on(peer: Peer) -> None:
     assert (seen["extensions"], seen["subprotocol"]) == ([], None)
 
 
+def test_fields_of_the_caller(peer: Peer) -> None:
+    """They stand instead of ours; but not for those of the handshake."""
+    own = [("User-Agent", "mine"), ("Accept", None), ("Host", "other.example"), ("Connection", "close")]
+    with dial(peer, "/about", additional_headers=own) as ws:
+        fields = dict(about(ws)["headers"])
+    assert (fields["user-agent"], fields["host"], fields["connection"]) == (
+        "mine",
+        "other.example",
+        "Upgrade",
+    )
+    assert "accept" not in fields
+    for name in (":path", "Content-Length"):
+        with pytest.raises(quicgreen.QuicClientException):
+            dial(peer, additional_headers={name: "1"})
+
+
+def test_pings(peer: Peer) -> None:
+    with dial(peer, ping_interval=None) as ws:
+        assert ws.latency == 0
+        assert ws.ping().wait(PATIENCE_S)
+        assert ws.latency > 0
+    with dial(peer, ping_interval=0.02) as ws:
+        assert wait_until(lambda: ws.latency > 0), "it pings by itself"
+
+
 def test_two_keys_are_never_the_same(peer: Peer) -> None:
     keys = set()
     for _ in range(3):
@@ -120,6 +145,33 @@ def test_many_at_a_time(peer: Peer) -> None:
     greenlets = [gevent.spawn(talk, n) for n in range(10)]
     gevent.joinall(greenlets, raise_error=True, timeout=30)
     assert [g.value for g in greenlets] == [[str(n) for n in range(50)]] * 10
+
+
+def test_a_server_that_reads_nothing(certificate: Certificate) -> None:
+    """Who sends waits, and is told when it is over."""
+    go_on = Event()
+    sent = []
+
+    def talk(sock: Any) -> None:
+        sock.sendall(switching(request_on(sock)["sec-websocket-key"]))
+        go_on.wait()
+
+    def send(ws: WebSocket) -> None:
+        for number in range(100):
+            ws.send(bytes(1_000_000))
+            sent.append(number)
+
+    with tcp_server(certificate, talk) as port:
+        url = f"wss://127.0.0.1:{port}/"
+        ws = connect(url, verify=False, http3="auto", compression=None, close_timeout=0.2)
+        sender = gevent.spawn(send, ws)
+        assert wait_until(lambda: sent)
+        ws.close()
+        with pytest.raises(ConnectionClosedError):
+            sender.get(timeout=PATIENCE_S)
+        assert len(sent) < 100
+        assert ws.close_code == 1006
+        go_on.set()
 
 
 # ---------------------------------------------------------------- refusals
