@@ -95,8 +95,11 @@ class FrameReader:
         view = memoryview(buffer)
         lib.qg_ws_feed(self._reader, data, 0, n)
         count, used, code, _, offset, length, opcode, flags = _first(state)
-        if count == 1 and used == n and not code and flags < _KEPT:
-            return [(opcode, flags, bytes(view[offset : offset + length]))]
+        if used == n and not code:  # most often
+            if count == 1 and flags < _KEPT:
+                return [(opcode, flags, bytes(view[offset : offset + length]))]
+            if count == 0:
+                return []
         pieces: list[Piece] = []
         while True:
             for offset, length, opcode, flags in _PIECE.iter_unpack(

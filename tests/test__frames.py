@@ -84,7 +84,7 @@ def theirs(frames: list[Frame], mask: bool) -> bytes:
 
 def cut(rng: random.Random, wire: bytes) -> Iterator[bytes]:
     """In runs of bytes as a network may make them."""
-    longest = rng.choice([1, 3, 20, 300, 5000, len(wire) + 1])
+    longest = max(rng.choice([1, 3, 20, 300, 5000, len(wire) + 1]), len(wire) // 2000)
     at = 0
     while at < len(wire):
         n = rng.randint(1, longest)
@@ -484,6 +484,9 @@ def test_utf8_is_what_python_takes_for_it() -> None:
             end = i == len(parts) - 1
             try:
                 decoder.decode(part, end)
+                waits = decoder.getstate()[0]
+                # Of a surrogate, for which there is an error handler, it waits for the last byte.
+                ok = not (waits[:1] == b"\xed" and waits[1:] >= b"\xa0")
             except UnicodeDecodeError:
                 ok = False
             assert checker.feed(part, end) == ok

@@ -164,7 +164,7 @@ static void fail(qg_ws_reader *r, uint32_t code, const char *problem) {
 /* How many bytes the head has that begins with the two at `p`. */
 static size_t head_size(const uint8_t *p) {
     uint8_t length = p[1] & LENGTH;
-    return 2 + (length < LENGTH16 ? 0 : length == LENGTH16 ? 2 : 8) + (p[1] & MASKED ? 4 : 0);
+    return 2u + (length < LENGTH16 ? 0u : length == LENGTH16 ? 2u : 8u) + (p[1] & MASKED ? 4u : 0u);
 }
 
 /* What is wrong with the first two bytes of a frame, or NULL. */

@@ -59,7 +59,7 @@ static bool is_utf8(const uint8_t *p, size_t len) {
         if (more == 4 || i + more >= len) {
             return false;
         }
-        uint32_t point = more == 0 ? p[i] : p[i] & (0x3f >> more);
+        uint32_t point = more == 0 ? p[i] : p[i] & (0x3fu >> more);
         for (size_t k = 1; k <= more; k++) {
             if ((p[i + k] & 0xc0) != 0x80) {
                 return false;

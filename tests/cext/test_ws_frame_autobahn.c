@@ -427,7 +427,7 @@ static void check_text(const text *t) {
     }
 }
 
-TEST(text) {
+TEST(text_is_utf8) {
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         check_text(&texts[i]);
     }

@@ -89,7 +89,8 @@ static void hear_run(heard *h, qg_ws_reader *r, const uint8_t *in, size_t len) {
     uint32_t used = 0;
     do {
         uint32_t begin = used;
-        CHECK_EQ(qg_ws_feed(r, run, begin, (uint32_t)len), r->count);
+        uint32_t count = qg_ws_feed(r, run, begin, (uint32_t)len);
+        CHECK_EQ(count, r->count);
         CHECK(r->count <= QG_WS_PIECES && r->used > begin && r->used <= len);
         used = r->used;
         for (uint32_t i = 0; i < r->count; i++) {
