@@ -369,19 +369,25 @@ def test_descriptors_are_closed(peer: Peer) -> None:
 def test_trust(
     peer: Peer, certificate: Certificate, certificates: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+
+    def attempt(**options: Any) -> None:
+        with quicgreen.Session(**options) as session:  # a new one: it reads what is trusted once
+            dial(peer, session=session).close()
+            dial(peer, session=session).close()
+
     with pytest.raises(quicgreen.QuicTlsHandshakeException) as caught:
-        dial(peer, verify=True)
+        attempt()
     assert caught.value.cause == "certificate"
-    dial(peer, verify=certificate.ca_certs).close()
+    attempt(verify=certificate.ca_certs)
     monkeypatch.setenv("SSL_CERT_FILE", certificate.ca_certs)
-    dial(peer, verify=True).close()
+    attempt()
     with pytest.raises(quicgreen.QuicTlsHandshakeException) as caught:
-        dial(peer, verify=True, server_name="elsewhere.example")
+        attempt(server_name="elsewhere.example")
     assert caught.value.cause == "certificate"
     assert "elsewhere.example" in str(caught.value)
-    dial(peer, verify=True, server_name="localhost").close()
+    attempt(server_name="localhost")
     with pytest.raises(quicgreen.QuicClientException, match="missing"):
-        dial(peer, verify="missing")
+        attempt(verify="missing")
 
 
 def test_a_client_certificate(certificates: Authority, certificate: Certificate) -> None:

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import os
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -434,6 +435,9 @@ def upgrade(
 
 # ------------------------------------------------------------------ a WebSocket
 
+_contexts: weakref.WeakKeyDictionary[Session, Any] = weakref.WeakKeyDictionary()
+"""Each session's, as it keeps its own of QUIC: to read a hundred certificates takes milliseconds."""
+
 
 def open_websocket(
     session: Session,
@@ -447,7 +451,9 @@ def open_websocket(
     authority, target = split_url(url)
     host, port = split_authority(authority)
     said, fields = _merged({**session.headers, **offer.fields()}, additional_headers)
-    context = tls_context(session._tls)
+    context = _contexts.get(session)
+    if context is None:
+        context = _contexts[session] = tls_context(session._tls)
     stream, answer = upgrade(
         host,
         port,
