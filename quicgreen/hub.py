@@ -164,6 +164,9 @@ class Runtime:
         self.new_token: Callable[[], int] = itertools.count(1).__next__
         self.attachments: dict[str, Any] = {}
         """Things that live as long as the hub, by name: the default session."""
+        self.scratch = bytearray()
+        """For bytes that are read and done with before anything else runs; its users make it as large as they
+        need."""
         self.dropped: deque[tuple[int, int, Callable[[Any], None] | None, Any]] = deque()
         """Responses that were forgotten before their end: (connection, stream, what to call, with what).
         Finalizers add to it, from whichever thread they run in."""

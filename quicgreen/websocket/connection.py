@@ -259,9 +259,9 @@ class WebSocket:
     def _read(self) -> None:
         """Take what came, as far as there is room, and have more told."""
         runtime = self._runtime
-        buffer = runtime.attachments.get("websocket")
-        if buffer is None:
-            buffer = runtime.attachments["websocket"] = bytearray(_READ_SIZE)
+        buffer = runtime.scratch
+        if len(buffer) < _READ_SIZE:
+            buffer = runtime.scratch = bytearray(_READ_SIZE)
         while not (self._reading or self._read_ended) and self._has_room():
             token = runtime.new_token()
             n, flags, code = self._pipe.read(buffer, token)

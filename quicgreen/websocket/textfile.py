@@ -29,11 +29,12 @@ class WebSocketFile:
         self._eof = False
 
     def write(self, text: str) -> int:
-        """Send it as one message. Returns its length.
+        """Send it as one message, if there is any of it. Returns its length.
 
         Raises:
             ConnectionClosed: it is closed."""
-        self.websocket.send(text, text=True)
+        if text:
+            self.websocket.send(text, text=True)
         return len(text)
 
     def readline(self) -> str:
