@@ -151,7 +151,7 @@ def agreed(field: str, wanted: Parameters = CLIENT) -> PerMessageDeflate | None:
     server_bits, client_bits = answer.server_max_window_bits, answer.client_max_window_bits
     if wanted.server_no_context_takeover and not answer.server_no_context_takeover:
         raise NegotiationError("the server did not agree to server_no_context_takeover")
-    if wanted.server_max_window_bits and (server_bits or 15) > wanted.server_max_window_bits:
+    if wanted.server_max_window_bits and (server_bits or 16) > wanted.server_max_window_bits:  # 16: not said
         raise NegotiationError("the server did not agree to server_max_window_bits")
     limit = wanted.client_max_window_bits
     if client_bits is not None and limit is None:

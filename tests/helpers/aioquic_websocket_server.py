@@ -8,7 +8,7 @@
 /reset/CODE     breaks the stream off
 /stop/CODE      refuses the client's side
 /flood/N        so many pings, then the text "done"
-/slow-close     answers nothing after a first message, not even a Close frame
+/silent         answers nothing, not even a Close frame
 /refuse/STATUS  an answer with that status and the text "refused"
 Over HTTP: /version, and /told/NAME: JSON, what the socket got whose request had x-name: NAME.
 Options
@@ -136,8 +136,7 @@ class Server(QuicConnectionProtocol):
                 await asyncio.sleep(0)
         socket.send_text("done")
 
-    async def do_slow_close(self, socket, head):
-        await socket.until(lambda: socket.messages)
+    async def do_silent(self, socket, head):
         socket.ws = None
 
 

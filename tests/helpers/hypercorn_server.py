@@ -1,8 +1,7 @@
 """A peer: hypercorn, with the ASGI application below.
 
 Beside routes.py's: /stream/N (no content-length), /drip/N/MS (N pieces, MS apart), /slow/MS.
-As WebSockets: /echo, /send/N (a message, the body of N bytes), /close/CODE, /deny (which is a 403), and
-/refuse/STATUS.
+As WebSockets: /echo, /send/N (a message, the body of N bytes), /close/CODE, /deny (which is a 403).
 """
 
 from __future__ import annotations
@@ -49,10 +48,6 @@ async def in_websocket(scope, receive, send):
     what, *arguments = scope["path"].strip("/").split("/")
     if what == "deny":
         await send({"type": "websocket.close"})
-        return
-    if what == "refuse":
-        await send({"type": "websocket.http.response.start", "status": int(arguments[0]), "headers": []})
-        await send({"type": "websocket.http.response.body", "body": b"refused"})
         return
     subprotocol = scope["subprotocols"][0] if scope["subprotocols"] else None
     fields = [(b"x-peer", VERSION.encode())]

@@ -95,9 +95,11 @@ def test_a_subprotocol(server: Any, open_ws: Open) -> None:
 
 
 def test_a_refusal_is_an_answer(server: Any, open_ws: Open, session: quicgreen.Session) -> None:
+    # hypercorn stands still when an application answers so by itself.
+    path, status = ("/deny", 403) if "hypercorn" in getattr(server, "name", "") else ("/refuse/404", 404)
     with pytest.raises(InvalidStatus) as caught:
-        open_ws(server.url("/refuse/404"))
-    assert caught.value.response.status_code == 404
+        open_ws(server.url(path))
+    assert caught.value.response.status_code == status
     ws = open_ws(server.url("/echo"))  # the connection goes on
     ws.send("still here")
     assert ws.recv() == "still here"
@@ -160,17 +162,16 @@ def test_the_end_of_a_stream_without_a_close(aioquic_sockets: Peer, open_ws: Ope
 
 
 def test_a_server_that_stops_reading(aioquic_sockets: Peer, open_ws: Open) -> None:
-    ws = open_ws(aioquic_sockets.url(f"/stop/{H3_REQUEST_CANCELLED}"))
+    ws = open_ws(aioquic_sockets.url(f"/stop/{H3_REQUEST_CANCELLED}"), close_timeout=0.2)
 
     def write() -> None:
         while True:
             ws.send(b"x" * 1000)
             gevent.sleep(0.01)
 
-    writing = gevent.spawn(write)
-    writing.join(20)
-    assert isinstance(writing.exception, ConnectionClosedError)
-    assert writing.exception.code == 1006
+    with pytest.raises(ConnectionClosedError) as caught:
+        write()
+    assert caught.value.code == 1006
 
 
 def test_a_flood_of_pings_from_the_server(
@@ -204,8 +205,7 @@ def test_a_message_that_is_too_large_for_us(
 
 
 def test_a_server_that_never_closes(aioquic_sockets: Peer, open_ws: Open) -> None:
-    ws = open_ws(aioquic_sockets.url("/slow-close"), close_timeout=0.3)
-    ws.send("now be silent")
+    ws = open_ws(aioquic_sockets.url("/silent"), close_timeout=0.3)
     ws.close()
     assert ws.close_code == 1006
 
@@ -236,7 +236,7 @@ def test_aioquic_s_messages(ask: Ask, our_sockets: Site) -> None:
     ]
     steps = [*texts, *binaries, *fragments]
     plain = {"steps": [*steps, ["messages", len(steps)], ["close", 1000], ["over"]]}
-    compressed = [{**plain, "deflate": d, "fields": {"x-name": d}} for d in DEFLATES]
+    compressed = [{**plain, "deflate": d, "fields": {"x-name": f"with '{d}'"}} for d in DEFLATES]
     sockets = ask(plain, *compressed)
     digests = [bodies.digest_of(t.encode()) for t in TEXTS] + [bodies.digest(n) for n in SIZES]
     for socket in sockets:
