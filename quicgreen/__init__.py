@@ -7,7 +7,7 @@ What looks blocking yields to gevent's hub; all network work of the process is d
 calls per turn. Importing this patches nothing and imports neither ssl nor any adapter.
 """
 
-from . import websocket
+from . import websocket as websocket
 from .client import Connection, Session, connect, delete, get, head, options, patch, post, put, request
 from .configuration import ClientTls, Limits, QuicConfiguration, ServerTls, Timeout
 from .exceptions import (

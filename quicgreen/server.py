@@ -293,6 +293,7 @@ class Server:
             if self._token == token and not self._idle.is_set():
                 self._kill_handlers()
                 if self._token == token:
+                    self._runtime.flush()  # what they said last
                     self._engine.listen_close(self._endpoint, H3_NO_ERROR)
                     self._idle.wait(1)
         finally:

@@ -11,7 +11,8 @@ import pytest
 from helpers.census import Census
 from helpers.commands import Site, write_files
 from helpers.redis_server import RedisServer
-from support import make_server, url_of
+from helpers.rooms import Room
+from support import make_server, new_session, nothing_left_behind, serving, url_of
 
 from quicgreen.testing import Authority, Certificate, authority
 
@@ -85,3 +86,16 @@ def files(tmp_path: Path) -> Path:
     """A folder with what commands are given."""
     write_files(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    """A server for WebSockets, and a session for its clients; nothing of them stays."""
+    room = Room()
+    with nothing_left_behind(), serving(room, websocket=True) as server, new_session() as session:
+        room.server, room.session = server, session
+        yield room
+        room.go.set()
+        room.server = room.session = None
+        room.sockets.clear()
+        room.ends.clear()

@@ -16,9 +16,9 @@ from quicgreen.websocket import ConnectionClosed, ConnectionClosedError, WebSock
 
 CLIENTS = 1000
 CONNECTIONS = 8
-SPEAKERS = 20
+SPEAKERS = 50
 
-QUEUED = 64
+QUEUED = 128
 """Messages that wait for a client before it is said to be too slow."""
 
 TRY_AGAIN_LATER = 1013
@@ -112,7 +112,7 @@ def test_each_message_reaches_all_in_one_order(room: tuple[Room, str]) -> None:
         mine = [text.split(" ", 1)[1] for text in first]
         assert [t for t in mine if t.startswith(f"{i} says")] == [f"{i} says 0", f"{i} says 1"]
     for session in sessions:
-        session.close()
+        session.close(timeout=0.1)
     assert wait_until(lambda: not hall.queues, PATIENCE_S)
 
 

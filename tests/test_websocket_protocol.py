@@ -48,7 +48,7 @@ def close_frame(code: int | None, reason: bytes = b"") -> bytes:
 
 def sent_close(frame: bytes) -> tuple[int, str]:
     """(code, reason) of a server's close frame."""
-    assert frame[0] == 0x88 and frame[1] == len(frame) - 2, frame
+    assert (frame[0], frame[1]) == (0x88, len(frame) - 2)
     return (struct.unpack("!H", frame[2:4])[0], frame[4:].decode()) if frame[1] else (1005, "")
 
 
@@ -76,7 +76,8 @@ def test_a_message_arrives_as_it_was_sent(size: int, to_server: bool, step: int)
     assert b"".join(p for _, p, _ in pieces) == data
     assert [end for _, _, end in pieces] == [False] * (len(pieces) - 1) + [True]
     assert {opcode for opcode, _, _ in pieces} == {BINARY}
-    assert receiver.state is State.OPEN and not receiver.out
+    assert receiver.state is State.OPEN
+    assert not receiver.out
 
 
 def test_fragments_are_one_message_and_control_frames_may_stand_between() -> None:
@@ -89,7 +90,8 @@ def test_fragments_are_one_message_and_control_frames_may_stand_between() -> Non
     )
     pieces = feed(server, data)
     assert b"".join(p for _, p, _ in pieces) == b"one two "
-    assert [p[2] for p in pieces].count(True) == 1 and pieces[-1][2]
+    assert [p[2] for p in pieces].count(True) == 1
+    assert pieces[-1][2]
     assert said(server) == raw(0x8A, b"now", mask=False)
 
 
@@ -106,7 +108,8 @@ def test_pongs_are_told_and_change_nothing() -> None:
     client, server = pair()
     assert feed(server, client.pong(b"a") + client.pong(b"")) == []
     assert server.pongs == [b"a", b""]
-    assert not server.out and server.state is State.OPEN
+    assert not server.out
+    assert server.state is State.OPEN
 
 
 def test_every_ping_has_its_pong() -> None:
@@ -178,7 +181,8 @@ def test_a_breach_is_answered_with_its_code_and_what_came_before_counts(name: st
     e = ended(server)
     assert isinstance(e, ConnectionClosedError)
     assert (e.code, e.received) == (code, None)
-    assert e.sent is not None and e.sent[0] == code
+    assert e.sent is not None
+    assert e.sent[0] == code
 
 
 def test_a_client_is_told_of_masked_frames() -> None:
@@ -204,7 +208,8 @@ def test_a_message_may_be_as_large_as_the_limit(size: int, fits: bool, frames: i
     if not fits:
         assert sent_close(said(server))[0] == 1009
         e = ended(server)
-        assert e.code == 1009 and isinstance(e.__cause__, PayloadTooBig)
+        assert e.code == 1009
+        assert isinstance(e.__cause__, PayloadTooBig)
 
 
 def test_without_a_limit_any_size_passes() -> None:
@@ -253,7 +258,8 @@ def test_what_is_no_deflate_is_a_breach() -> None:
 def test_a_close_is_echoed_and_both_sides_know_why(code: int, reason: str, ok: bool) -> None:
     client, server = pair()
     client.close(code, reason)
-    assert client.state is State.CLOSING and client.code is None
+    assert client.state is State.CLOSING
+    assert client.code is None
     feed(server, said(client))
     assert server.received == server.sent == (code, reason)
     feed(client, said(server))
@@ -273,10 +279,11 @@ def test_two_who_close_at_once_hear_each_other() -> None:
     ours, theirs = said(client), said(server)
     feed(server, ours)
     feed(client, theirs)
-    assert not client.out and not server.out, "a close frame is sent once"
+    assert client.out == server.out == [], "a close frame is sent once"
     assert (client.sent, client.received) == ((1000, "me"), (1001, "no, me"))
     assert (server.sent, server.received) == ((1001, "no, me"), (1000, "me"))
-    assert client.code == 1001 and server.code == 1000
+    assert client.code == 1001
+    assert server.code == 1000
     assert type(ended(client)) is ConnectionClosedOK
 
 
@@ -295,7 +302,8 @@ def test_what_follows_a_close_is_dropped() -> None:
     assert feed(server, data) == []
     assert feed(server, raw(0x81, b"later")) == []
     assert sent_close(said(server)) == (1000, "")
-    assert server.failure is None and type(ended(server)) is ConnectionClosedOK
+    assert server.failure is None
+    assert type(ended(server)) is ConnectionClosedOK
 
 
 def test_closing_twice_says_it_once() -> None:
@@ -303,7 +311,9 @@ def test_closing_twice_says_it_once() -> None:
     client.close(1000, "first")
     frame = said(client)
     client.close(1001, "second")
-    assert frame and not client.out and client.sent == (1000, "first")
+    assert frame
+    assert not client.out
+    assert client.sent == (1000, "first")
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", None, 1000.5])
@@ -311,7 +321,8 @@ def test_codes_that_must_not_be_sent(code: Any) -> None:
     client, _ = pair()
     with pytest.raises(QuicClientException, match="not a code to close with"):
         client.close(code, "x")
-    assert client.state is State.OPEN and not client.out
+    assert client.state is State.OPEN
+    assert not client.out
 
 
 def test_a_reason_fits_its_frame() -> None:
@@ -326,7 +337,8 @@ def test_an_end_without_a_close_is_abnormal(cause: Any) -> None:
     client.lost(cause)
     e = ended(client)
     assert (client.state, client.code, e.code, e.reason) == (State.CLOSED, 1006, 1006, "")
-    assert isinstance(e, ConnectionClosedError) and e.__cause__ is cause
+    assert isinstance(e, ConnectionClosedError)
+    assert e.__cause__ is cause
     assert (e.received, e.sent) == (None, None)
 
 
@@ -367,5 +379,6 @@ def test_the_exception_says_it_in_words() -> None:
     client.close(4321, "enough")
     feed(server, said(client))
     text = str(ended(server))
-    assert "received 4321 (private use) enough" in text and "sent 4321 (private use) enough" in text
+    assert "received 4321 (private use) enough" in text
+    assert "sent 4321 (private use) enough" in text
     assert build_frame(BINARY, b"") == b"\x82\x00"

@@ -37,7 +37,8 @@ def test_lines_end_where_a_newline_or_a_message_ends(talk: Any) -> None:
         assert [file.readline() for _ in range(3)] == ["one\n", "two", "\n"]
         assert not file.eof
         assert list(file) == ["three\n", "\n", "vier ä\n", "\n", "fünf"]
-        assert file.eof and file.closed
+        assert file.eof
+        assert file.closed
         assert file.readline() == ""
 
 
@@ -61,4 +62,5 @@ def test_an_end_that_is_none_is_told(talk: Any) -> None:
     file = talk(lambda ws: ws.close(1011, "oh")).makefile()
     with pytest.raises(ConnectionClosedError):
         file.readline()
-    assert file.eof and file.readline() == ""
+    assert file.eof
+    assert file.readline() == ""

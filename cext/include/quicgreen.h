@@ -54,7 +54,7 @@
 #define QG_FORKED    -13 /* the engine was made in another process */
 #define QG_TOO_LARGE -14 /* does not fit a fixed buffer or a peer's limit */
 #define QG_REFUSED   -15 /* not processed by the peer: may be sent again */
-#define QG_UNSUPPORTED -16 /* the peer has not announced that it can do this */
+#define QG_UNABLE    -16 /* the peer has not announced that it can do this */
 
 /* Text for a result code. Static. */
 const char *qg_error_text(int code);
@@ -107,7 +107,7 @@ typedef struct qg_event {
 #define QG_DATE        2048 /* submission: the engine adds the date field */
 #define QG_INTERIM     4096 /* submission: an informational (1xx) response; the final one follows */
 #define QG_ESTABLISHED 8192 /* CLOSED: the handshake had been complete */
-#define QG_EXTENDED 16384 /* qg_stream_request: a CONNECT with :protocol (RFC 9220) */
+#define QG_EXTENDED    16384 /* qg_stream_request: a CONNECT with :protocol (RFC 9220) */
 
 #define QG_UNKNOWN_LENGTH 0xffffffffffffffff
 
@@ -529,7 +529,7 @@ int qg_stream_open(qg_engine *engine, uint64_t conn, uint32_t bidi, uint64_t tok
 
 /* Send a request's head (`head`: QPACK field lines) on a stream of its own, without ending it.
  * QG_AGAIN as qg_stream_open. QG_EXTENDED in `flags`: not before the peer's SETTINGS have come (QG_AGAIN
- * until then), and QG_UNSUPPORTED when they do not allow it. */
+ * until then), and QG_UNABLE when they do not allow it. */
 int qg_stream_request(qg_engine *engine, uint64_t conn, const uint8_t *head, size_t head_len,
                       uint32_t flags, uint64_t token, uint64_t timeout_us, uint64_t *stream);
 

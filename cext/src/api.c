@@ -258,8 +258,7 @@ int qg_session_info_of(qg_engine *e, uint64_t id, qg_session_info *out) {
 /* ------------------------------------------------------------- opening */
 
 /* May the caller open a stream of its own here? QG_AGAIN after arming the wait. */
-static int may_open(qg_conn *conn, bool bidi, uint16_t flags, uint64_t token,
-                    uint64_t timeout_us) {
+static int may_open(qg_conn *conn, bool bidi, uint16_t flags, uint64_t token, uint64_t timeout_us) {
     if (conn->draining) {
         return QG_REFUSED;
     }
@@ -269,7 +268,7 @@ static int may_open(qg_conn *conn, bool bidi, uint16_t flags, uint64_t token,
     if (!room || ((flags & QG_EXTENDED) && !conn->h3.settings_seen)) {
         return qg__conn_await_stream(conn, bidi, flags, token, timeout_us);
     }
-    return (flags & QG_EXTENDED) && !conn->h3.peer_extended_connect ? QG_UNSUPPORTED : QG_OK;
+    return (flags & QG_EXTENDED) && !conn->h3.peer_extended_connect ? QG_UNABLE : QG_OK;
 }
 
 int qg_stream_open(qg_engine *e, uint64_t conn_id, uint32_t bidi, uint64_t token,

@@ -334,7 +334,9 @@ class WebSocket:
             self._await_turn()
             self._transmit(self._protocol.message(opcode, data))
         elif isinstance(message, Mapping) or not isinstance(message, Iterable):
-            raise error("argument", f"{type(message).__name__} is no message: str, bytes, or an iterable of them")
+            raise error(
+                "argument", f"{type(message).__name__} is no message: str, bytes, or an iterable of them"
+            )
         else:
             self._send_fragments(iter(message), text)
 
@@ -359,7 +361,6 @@ class WebSocket:
             self._check_open()
             self._transmit(protocol.fragment(0, b"", fin=True, first=False, compress=compress))
         except BaseException:
-            # It has no end, and nothing may come between.
             self._fail(INTERNAL_ERROR, "a message was not sent to its end")
             raise
         finally:
@@ -409,10 +410,12 @@ class WebSocket:
             self._tell()
 
     def _on_send_failure(self) -> None:
-        """What comes is heard: it may tell why."""
+        """What comes is heard: it may tell why. It may have been left for the pongs that waited."""
         if not self._over:
             self._plan_end()
             self._settle()
+            self._read()
+            self._runtime.later(self._tell)
 
     # ---------------------------------------------------------------- pings
 
@@ -580,8 +583,7 @@ class WebSocket:
     # ---------------------------------------------------------------- as a file
 
     def makefile(self) -> WebSocketFile:
-        """A text file over it: what is written at once is a text message, and lines are read from those that
-        come."""
+        """A text file over it: each write is a message, and lines are read from those that come."""
         from .textfile import WebSocketFile
 
         return WebSocketFile(self)

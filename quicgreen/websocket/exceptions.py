@@ -6,11 +6,11 @@
     │   └── ConnectionClosedError      anything else
     ├── InvalidHandshake               there is no WebSocket
     │   └── InvalidStatus              ... since the server answered with something else
-    ├── PayloadTooBig                  a message was larger than `max_size`: the cause of a ConnectionClosedError
+    ├── PayloadTooBig                  a message was larger than `max_size`
     └── ConcurrencyError               two greenlets did what only one can do at a time
 
-The names are those of the `websockets` library. Rows of `CAUSES` are added here, so that the table of the core
-needs nothing of this package.
+The names are those of the `websockets` library. Rows of `CAUSES` are added here, so that the table of the
+core needs nothing of this package.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def closed(
     failure: int | None = None,
     cause: BaseException | None = None,
 ) -> ConnectionClosed:
-    """The exception for a WebSocket's end. `failure`: the code with which we ended it for what the peer did."""
+    """The exception for a WebSocket's end. `failure`: the code for which we ended it, if we did."""
     well = received is not None and sent is not None and received[0] in OK_CODES and sent[0] in OK_CODES
     said = [f"received {describe(received)}" if received else "no close frame received"]
     if sent is not None:

@@ -1,8 +1,8 @@
 """The opening handshake: extended CONNECT (RFC 9220, and RFC 8441 below it), both sides.
 
 The client sends CONNECT with `:protocol: websocket`, and only where the server's SETTINGS allow it. A 2xx
-answer opens the WebSocket, whose frames are the bytes of both bodies; any other answer is a refusal. There is no
-key, and no `Upgrade` (RFC 9220, section 3).
+answer opens the WebSocket, whose frames are the bytes of both bodies; any other answer is a refusal. There is
+no key, and no `Upgrade` (RFC 9220, section 3).
 """
 
 from __future__ import annotations
@@ -208,7 +208,9 @@ def _over_http3(
 class Offer:
     """What a client asks for beside the path."""
 
-    def __init__(self, subprotocols: Sequence[str] | None, compression: str | None, origin: str | None) -> None:
+    def __init__(
+        self, subprotocols: Sequence[str] | None, compression: str | None, origin: str | None
+    ) -> None:
         self.subprotocols = _check_subprotocols(subprotocols)
         self.compresses = _check_compression(compression)
         self.origin = origin
@@ -231,7 +233,9 @@ class Offer:
             InvalidHandshake: what was not offered (RFC 6455, section 4.1, the last list)."""
         subprotocol = answer.get("sec-websocket-protocol")
         if subprotocol is not None and subprotocol not in self.subprotocols:
-            raise error("websocket-handshake", f"the server chose the subprotocol {subprotocol!r}", remote=True)
+            raise error(
+                "websocket-handshake", f"the server chose the subprotocol {subprotocol!r}", remote=True
+            )
         extensions = ", ".join(answer.get_list("sec-websocket-extensions"))
         if not extensions:
             return subprotocol, None
@@ -273,7 +277,7 @@ def _ask(
         rc, stream = engine.open_request(connection.id, head, _engine.EXTENDED, token, left)
         if rc == 0:
             break
-        if rc == _engine.UNSUPPORTED:
+        if rc == _engine.UNABLE:
             raise error("websocket-handshake", "the server does not announce it", request_sent=False)
         connection.await_opening(rc, token)
     try:
@@ -408,7 +412,9 @@ def accept(
     compresses = _check_compression(compression)
     asked = request.headers
     if asked.get("sec-websocket-version") != _VERSION:
-        raise _reject(request, f"Sec-WebSocket-Version is not {_VERSION}", {"sec-websocket-version": _VERSION})
+        raise _reject(
+            request, f"Sec-WebSocket-Version is not {_VERSION}", {"sec-websocket-version": _VERSION}
+        )
     answer: list[tuple[str, Any]] = []
     theirs = listed(asked.get("sec-websocket-protocol"))
     subprotocol = next((name for name in ours if name in theirs), None)

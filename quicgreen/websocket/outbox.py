@@ -91,6 +91,7 @@ class Outbox:
         """Nothing more is to be sent."""
         self.closed = True
         self._frames = None
+        self.owed = 0
         if self._writing:
             self._runtime.targets.pop(self._writing, None)
             self._writing = 0

@@ -1,8 +1,8 @@
 """Where a WebSocket's bytes come and go, without anybody waiting.
 
 A pipe answers at once, or `AGAIN`; then an event with the token that was given follows (the engine's
-READABLE, WRITABLE or STREAM_ERROR, or `Runtime.answer`). `EnginePipe` is a stream of HTTP/3. `GreenPipe` makes
-one of any stream that is read and written by waiting, with greenlets.
+READABLE, WRITABLE or STREAM_ERROR, or `Runtime.answer`). `EnginePipe` is a stream of HTTP/3. `GreenPipe`
+makes one of any stream that is read and written by waiting, with greenlets.
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ class GreenPipe:
         self.release()
 
     def release(self) -> None:
+        if self._reader is not None:
+            self._reader.kill(block=False)  # nobody tells it that there will be nothing
         writer = self._writer
         if writer is not None and self._error is None:  # the last bytes are on their way
             writer.rawlink(lambda _: gevent.spawn(self._stream.release))

@@ -17,7 +17,6 @@ from enum import IntEnum
 from typing import Any
 
 from .._frames import (
-    BINARY,
     CLOSE,
     MESSAGE_END,
     MESSAGE_START,
@@ -87,8 +86,8 @@ class Protocol:
     """
 
     __slots__ = (
-        "_cause", "_deflate", "_inflating", "_mask", "_max_size", "_reader", "_size", "_utf8", "failure", "out",
-        "pongs", "received", "sent", "state",
+        "_cause", "_deflate", "_inflating", "_mask", "_max_size", "_reader", "_size", "_utf8", "failure",
+        "out", "pongs", "received", "sent", "state",
     )  # fmt: skip
 
     def __init__(self, *, is_server: bool, max_size: int | None = 1 << 20, deflate: Any = None) -> None:
@@ -133,7 +132,7 @@ class Protocol:
     def _take(self, found: list[tuple[int, int, bytes]], pieces: list[Piece]) -> bool:
         """False when the rest does not matter."""
         for opcode, flags, payload in found:
-            if opcode == TEXT or opcode == BINARY:
+            if opcode < CLOSE:
                 if not self._take_data(opcode, flags, payload, pieces):
                     return False
             elif opcode == PING:
@@ -179,7 +178,8 @@ class Protocol:
         self.state = State.CLOSING
 
     def fail(self, code: int, text: str) -> None:
-        """The peer broke the protocol, or is not what was hoped for: say so, and hear no more (section 7.1.7)."""
+        """The peer broke the protocol, or does not do what it should: say so, and hear no more (section
+        7.1.7)."""
         if not self.hears:
             return
         self.failure = code
@@ -189,7 +189,7 @@ class Protocol:
             self._send_close(code, text)
 
     def lost(self, cause: BaseException | None = None) -> None:
-        """The stream ended: nothing more will come, and nothing can be said. `cause`: why, if not in order."""
+        """The stream ended: nothing more will come. `cause`: why, if not in order."""
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             if self._cause is None:
@@ -263,4 +263,3 @@ class Protocol:
 def _shortened(reason: str) -> str:
     """What fits a close frame."""
     return reason.encode()[: CONTROL_MAX - 2].decode(errors="ignore")
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectionClosed
 
@@ -75,5 +75,5 @@ class WebSocketFile:
     def __enter__(self) -> WebSocketFile:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.websocket.__exit__(*exc_info)
+    def __exit__(self, kind: Any, exception: BaseException | None, traceback: Any) -> None:
+        self.websocket.__exit__(kind, exception, traceback)

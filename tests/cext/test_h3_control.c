@@ -132,7 +132,7 @@ TEST(an_extended_connect_waits_for_the_settings) {
         raw_send(&r.server, r.server_conn, false, all[!allowed], 5, false);
         CHECK_EQ(await_token(&r, &r.client, 8)->event.type, QG_EVENT_OPENED);
         CHECK_EQ(qg_stream_request(r.client.engine, r.conn, head, 1, QG_EXTENDED, 9, 0, &stream),
-                 allowed ? QG_OK : QG_UNSUPPORTED);
+                 allowed ? QG_OK : QG_UNABLE);
         rig_close(&r);
     }
 }

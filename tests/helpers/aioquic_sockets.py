@@ -142,6 +142,12 @@ class Socket:
     def over(self):
         return self.ended or self.reset is not None
 
+    @property
+    def taken(self):
+        """Bytes of ours that the peer has acknowledged."""
+        stream = self.protocol._quic._streams.get(self.stream)
+        return stream.sender._buffer_start if stream is not None else 0
+
     async def until(self, condition):
         while not condition():
             self.changed.clear()
@@ -158,6 +164,7 @@ class Socket:
             "stopped": self.stopped,
             "deflated": self.deflated,
             "bytes": self.bytes_received,
+            "taken": self.taken,
         }
 
 

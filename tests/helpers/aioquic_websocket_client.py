@@ -10,7 +10,9 @@ Steps, each a list
     fragments KIND [S, ...]     a message of so many frames
     raw HEX N                   bytes as they are, N at a time; 0 for all at once
     case N                      the frames of that case in frames.py
-    flood N                     so many pings, numbered
+    flood N SIZE                so many pings, numbered, of at least SIZE bytes
+    deaf                        give no more room for what comes, on this connection
+    held                        wait until nothing more of what we sent is taken
     messages N, pongs N, pings N    wait for so many in all
     closed, over                wait for the peer's Close frame; for the end of its stream
     fin, reset CODE, stop CODE  end the sending side, break it off, refuse the other
@@ -118,7 +120,7 @@ async def run_step(client, socket, what, *arguments):
         socket.send_ping(arguments[0].encode("latin-1"))
     elif what == "flood":
         for i in range(arguments[0]):
-            socket.send_ping(b"%d" % i)
+            socket.send_ping((b"%d" % i).ljust(arguments[1]))
             if i % 500 == 0:
                 await asyncio.sleep(0)
     elif what == "raw":
@@ -126,6 +128,13 @@ async def run_step(client, socket, what, *arguments):
     elif what == "case":
         case = CASES[arguments[0]]
         await socket.send_chopped(case.wire(masked=True), case.chop)
+    elif what == "deaf":
+        client._quic._write_stream_limits = client._quic._write_connection_limits = lambda **_: None
+    elif what == "held":
+        taken = -1
+        while taken != socket.taken:
+            taken = socket.taken
+            await asyncio.sleep(0.3)
     elif what == "close":
         socket.send_close(*arguments)
     elif what in ("messages", "pongs", "pings"):

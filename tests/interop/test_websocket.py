@@ -306,13 +306,20 @@ def test_a_large_message_of_aioquic(ask: Ask) -> None:
 
 def test_a_flood_of_pings_from_aioquic(ask: Ask) -> None:
     flooded, other = ask(
-        {"steps": [["flood", 3000], ["text", "after"], ["messages", 1], ["close", 1000], ["over"]]},
+        {"steps": [["flood", 3000, 0], ["text", "after"], ["messages", 1], ["close", 1000], ["over"]]},
         {"steps": [["text", "beside"], ["messages", 1], ["close", 1000], ["over"]]},
     )
     pongs = [int(p) for p in flooded["pongs"]]
     assert pongs[-1] == 2999
     assert pongs == sorted(set(pongs))
     assert [s["messages"][0][3] for s in (flooded, other)] == ["after", "beside"]
+
+
+def test_a_flood_of_pings_by_who_takes_no_pongs(ask: Ask, our_sockets: Site) -> None:
+    # Pongs that wait are bounded, and so are pings that are read: the rest stays with the peer.
+    (socket,) = ask({"steps": [["deaf"], ["flood", 40_000, 120], ["held"], ["disconnect"]]})
+    assert 0 < socket["taken"] < 3_500_000  # of five millions; each side's windows are a million
+    assert wait_until(lambda: len(our_sockets.ended) == 1)
 
 
 def test_our_server_pings(ask: Ask) -> None:
