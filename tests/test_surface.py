@@ -22,6 +22,8 @@ ROWS: dict[str, list[str]] = {
         "interop/test_websocket.py::test_aioquic_s_messages",
         "interop/test_websocket_frames.py::test_our_server_does_what_autobahn_asks",
         "interop/test_websocket_frames.py::test_our_client_does_what_autobahn_asks",
+        "test_websocket_textfile.py::test_lines_end_where_a_newline_or_a_message_ends",
+        "test_websocket_textfile.py::test_each_write_is_a_text_message",
         "test_websocket_chat.py::test_each_message_reaches_all_in_one_order",
     ],
     # Tickets to take along, and what a connection says of itself.

@@ -413,9 +413,7 @@ class WebSocket:
         """What comes is heard: it may tell why. It may have been left for the pongs that waited."""
         if not self._over:
             self._plan_end()
-            self._settle()
-            self._read()
-            self._runtime.later(self._tell)
+            self._runtime.later(self._on_sent)
 
     # ---------------------------------------------------------------- pings
 

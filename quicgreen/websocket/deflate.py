@@ -256,7 +256,7 @@ class PerMessageDeflate:
             end: the message ends with it.
         """
         if not len(data):
-            compressed = _EMPTY if end else b""
+            compressed: bytes = _EMPTY if end else b""
         else:
             if self._deflater is None:
                 self._deflater = _new_deflater(self._local_bits)
@@ -289,7 +289,7 @@ class PerMessageDeflate:
 
     def _inflate(self, data: bytes | bytearray | memoryview, room: int | None) -> bytes:
         """All that is in `data`; at most one byte more than there is room for, however much that would be."""
-        inflated = b""
+        inflated: bytes = b""
         for _ in range(_MAX_STREAMS):
             if not len(data):
                 return inflated

@@ -4,7 +4,6 @@ Options
     host, ip, port, ca  where to
     sockets             each {"path", "fields", "subprotocols", "deflate", "steps"}; all on one connection, at
                         the same time. `deflate`: the offer's parameters, "" for none of them
-    before_settings     CONNECT leaves before the server's SETTINGS are here
 Steps, each a list
     text S, repeat S N (a text), binary N (that body), ping S, close CODE REASON
     fragments KIND [S, ...]     a message of so many frames
@@ -185,8 +184,7 @@ async def main() -> None:
     async with connect(
         options["ip"], options["port"], configuration=configuration, create_protocol=Client
     ) as client:
-        if not options.get("before_settings"):
-            await asyncio.wait_for(client.settled.wait(), _STEP_S)
+        await asyncio.wait_for(client.settled.wait(), _STEP_S)
         authority = f"{options['host']}:{options['port']}"
         running = [run_socket(client, authority, wanted) for wanted in options["sockets"]]
         told = await asyncio.gather(*running)

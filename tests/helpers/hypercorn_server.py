@@ -1,7 +1,7 @@
 """A peer: hypercorn, with the ASGI application below.
 
 Beside routes.py's: /stream/N (no content-length), /drip/N/MS (N pieces, MS apart), /slow/MS.
-As WebSockets: /echo, /send/N (a message, the body of N bytes), /close/CODE, /deny (which is a 403).
+As WebSockets: /echo, /close/CODE, /deny (which is a 403).
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ async def in_websocket(scope, receive, send):
     subprotocol = scope["subprotocols"][0] if scope["subprotocols"] else None
     fields = [(b"x-peer", VERSION.encode())]
     await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": fields})
-    if what == "send":
-        await send({"type": "websocket.send", "bytes": bodies.body(int(arguments[0]))})
     if what == "close":
         await send({"type": "websocket.close", "code": int(arguments[0]), "reason": "on purpose"})
         return

@@ -12,7 +12,6 @@ import quicgreen
 from quicgreen.testing import Authority, Certificate
 from quicgreen.websocket import ConnectionClosed, InvalidHandshake, WebSocket
 
-from . import bodies
 from .processes import Peer, run_client
 
 Open = Callable[..., WebSocket]
@@ -64,10 +63,6 @@ class Site:
             ws.send(ws.recv())
 
     do_limited = do_echo
-
-    def do_send(self, ws: WebSocket, size: str) -> None:
-        ws.send(bodies.body(int(size)))
-        ws.recv()
 
     def do_close(self, ws: WebSocket, code: str) -> None:
         ws.close(int(code), "on purpose")

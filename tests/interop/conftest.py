@@ -13,6 +13,7 @@ from helpers.processes import Peer, run_client
 from helpers.websockets import Ask, Open, Site, ask_aioquic, our_server
 
 import quicgreen
+from quicgreen.stream import H3_NO_ERROR
 from quicgreen.testing import Authority, Certificate, Link
 from quicgreen.websocket import WebSocket
 
@@ -186,6 +187,10 @@ def open_ws(session: quicgreen.Session) -> Iterator[Open]:
         yield open_one
         for ws in opened:
             ws.close()
+    # At once: hypercorn ends no stream, which an orderly end would wait for.
+    for origin in session._pool.origins.values() if session._pool is not None else ():
+        for connection in list(origin.connections):
+            connection.close(H3_NO_ERROR)
 
 
 @pytest.fixture

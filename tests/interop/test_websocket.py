@@ -299,7 +299,7 @@ def test_it_is_announced_only_when_wanted(
 
 
 def test_a_large_message_of_aioquic(ask: Ask) -> None:
-    size = 4_000_000
+    size = 16_000_000
     (socket,) = ask({"steps": [["binary", size], ["messages", 1], ["close", 1000], ["over"]]})
     assert socket["messages"][0][1:3] == [size, bodies.digest(size)]
 
