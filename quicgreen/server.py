@@ -293,7 +293,6 @@ class Server:
             if self._token == token and not self._idle.is_set():
                 self._kill_handlers()
                 if self._token == token:
-                    self._runtime.flush()  # what they said last
                     self._engine.listen_close(self._endpoint, H3_NO_ERROR)
                     self._idle.wait(1)
         finally:
@@ -311,6 +310,8 @@ class Server:
         gevent.sleep(0)
         gevent.killall(own_ways, block=False)
         gevent.joinall(own_ways, timeout=1)
+        if handlers:
+            self._runtime.flush()  # what they said last
 
     def close(self) -> None:
         """Stop at once: handlers are killed, connections closed."""
