@@ -23,12 +23,13 @@ import primitives
 import reference
 import server_rows
 import table
+import websocket_rows
 from processes import HERE, PeerError
 from samples import Group, Plan, Row, groups, say
 
 from quicgreen.testing import self_signed
 
-MODULES = [server_rows, client_rows, connection_rows, primitives]
+MODULES = [server_rows, client_rows, connection_rows, websocket_rows, primitives]
 """Imported for the rows that they register."""
 
 SECONDS = 1.5

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import importlib.metadata
 import json
+import os
 import socket
 import sys
 from typing import Any
@@ -26,10 +27,25 @@ HEAD = {
     "headers": [(b"content-length", str(len(SMALL)).encode())],
 }
 
-counted = {"requests": 0, "body_sent": 0}
+counted = {"requests": 0, "body_sent": 0, "open": 0, "messages": 0, "bytes": 0}
+
+
+async def echo(receive: Any, send: Any) -> None:
+    """A WebSocket that sends back what comes."""
+    await receive()  # websocket.connect
+    counted["open"] += 1
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        counted["messages"] += 1
+        counted["bytes"] += len(message["text"])
+        await send({"type": "websocket.send", "text": message["text"]})
+    counted["open"] -= 1
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "websocket":
+        await echo(receive, send)
+        return
     if scope["type"] != "http":
         raise ValueError("HTTP only")  # tells hypercorn that there is no lifespan
     counted["requests"] += 1  # before the client can have it
@@ -65,7 +81,7 @@ async def run(cert: str, key: str) -> None:
     server = asyncio.create_task(serve(application, config, mode="asgi"))
     # It waits for clients that say nothing, so it is not asked to end in its own way.
     await asyncio.wait([server, asyncio.create_task(ended.wait())], return_when=asyncio.FIRST_COMPLETED)
-    server.cancel()
+    os._exit(int(server.done()))  # its tasks would complain at length of clients that are still there
 
 
 if __name__ == "__main__":

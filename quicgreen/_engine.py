@@ -36,6 +36,9 @@ _pack_submission = _SUBMISSION.pack_into
 _pack_response = struct.Struct("<HHIQQ24xII8x").pack_into
 """A submission without token, timeout and code, which become 0."""
 
+_BYTES = ffi.typeof("uint8_t[]")
+"""Looked up once: by its name it would be at each call."""
+
 CONNECTED: int = lib.QG_EVENT_CONNECTED
 ACCEPTED: int = lib.QG_EVENT_ACCEPTED
 CLOSED_EVENT: int = lib.QG_EVENT_CLOSED
@@ -513,11 +516,10 @@ class Engine:
         """(bytes or result code, flags, the peer's code)."""
         self._used = 0
         self.touch()
-        target = ffi.from_buffer(buffer, require_writable=True)
+        target = ffi.from_buffer(_BYTES, buffer, True)
         n = lib.qg_stream_read(
-            self._pointer, conn, stream, ffi.cast("uint8_t *", target), len(target), token, timeout_us,
-            self._flags, self._code,
-        )  # fmt: skip
+            self._pointer, conn, stream, target, len(target), token, timeout_us, self._flags, self._code
+        )
         ffi.release(target)
         return n, self._flags[0], self._code[0]
 

@@ -1,4 +1,4 @@
-"""The documentation against the code: the page of errors, links, and the examples of the page of sessions.
+"""The documentation against the code: the page of errors, links, and the examples.
 
 `python tests/test_docs.py` writes the page of errors anew.
 """
@@ -16,6 +16,8 @@ import gevent
 import pytest
 from support import hello, serving
 
+import quicgreen
+import quicgreen.websocket  # it adds rows to the table of causes
 from quicgreen import exceptions
 from quicgreen.exceptions import CAUSES
 from quicgreen.testing import Certificate
@@ -64,15 +66,40 @@ def test_links_and_paths_exist(page: Path) -> None:
     assert missing == []
 
 
-# ---------------------------------------------------------------- docs/sessions.md
+# ---------------------------------------------------------------- examples
 
-SESSIONS = (ROOT / "docs" / "sessions.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```$", SESSIONS, re.MULTILINE | re.DOTALL)
+WITH_EXAMPLES = {"sessions": 7, "websocket": 7}
+"""Pages in docs whose examples are run, and how many there are at least."""
+
+EXAMPLES = [
+    (f"{page}-{number}", code)
+    for page in WITH_EXAMPLES
+    for number, code in enumerate(
+        re.findall(
+            r"^```python\n(.*?)^```$", (ROOT / "docs" / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL
+        )
+    )
+]
 
 
 def test_every_example_says_what_it_prints() -> None:
-    assert len(EXAMPLES) >= 7
-    assert all("# -> " in example for example in EXAMPLES)
+    for page, count in WITH_EXAMPLES.items():
+        assert sum(name.startswith(page) for name, _ in EXAMPLES) >= count
+    assert all("# -> " in code for _, code in EXAMPLES)
+
+
+def answer(request: quicgreen.Request) -> None:
+    """What the examples of clients ask for."""
+    if not request.is_websocket:
+        hello(request)
+        return
+    with request.accept_websocket() as ws:
+        if request.path == "/countdown":
+            for number in "321":
+                ws.send(number)
+            ws.close(1000, "lift-off")
+        for message in ws:
+            ws.send(message)
 
 
 def _free_port() -> int:
@@ -82,12 +109,11 @@ def _free_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+@pytest.mark.parametrize("code", [code for _, code in EXAMPLES], ids=[name for name, _ in EXAMPLES])
 def test_an_example_prints_what_it_says(
-    number: int, tmp_path: Path, segment_path: str, certificate: Certificate
+    code: str, tmp_path: Path, segment_path: str, certificate: Certificate
 ) -> None:
     """As a program of its own, against a server that takes early data; or its own server, with our files."""
-    code = EXAMPLES[number]
     expected = re.findall(r"# -> (.*)", code)
     for name, path in (("cert.pem", certificate.certfile), ("key.pem", certificate.keyfile)):
         (tmp_path / name).symlink_to(path)
@@ -98,9 +124,8 @@ def test_an_example_prints_what_it_says(
         "XDG_CACHE_HOME": str(tmp_path),
         "QUICPRO_SHM_PATH": segment_path,
     }
-    with serving(
-        hello, ("", 0), certfile=certificate.certfile, keyfile=certificate.keyfile, early_data=True
-    ) as server:
+    files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
+    with serving(answer, ("", 0), **files, early_data=True, websocket=True) as server:
         port = _free_port() if "Server(" in code else server.server_port
         run = gevent.get_hub().threadpool.apply(
             subprocess.run,

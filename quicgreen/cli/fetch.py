@@ -115,7 +115,7 @@ def _fetch_within(options: argparse.Namespace, done: Callable[[], None]) -> int:
     """`done` is called when all that was asked for is there."""
     tell: _Say = say if options.verbose else lambda text: None
     timeout = Timeout(connect=options.connect_timeout, read=options.max_time)
-    headers = [_header(text) for text in options.header]
+    headers = [header(text) for text in options.header]
     with ExitStack() as opened:
         try:
             body, method, more = _body(options, opened)
@@ -240,7 +240,8 @@ def _target(options: argparse.Namespace) -> str:
     return url
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
+    """(name, value) of -H, as curl has it."""
     name, colon, value = text.partition(":")
     if not colon:
         sys.exit(f"quicgreen: -H {text!r} is not of the form NAME: VALUE")

