@@ -252,13 +252,13 @@ class Request(_Received):
                         else:
                             declared = fields.length_of(item[1])
                 head += line
-        if body.__class__ is str:
-            body = body.encode()
         record = self._record
-        if body.__class__ is bytes:
+        if body.__class__ is bytes or body.__class__ is str:
+            if body.__class__ is str:
+                body = body.encode()
             size = len(body)
             if size <= INLINE_MAX and declared is None:
-                if status not in _BODILESS:
+                if status == 200 or status not in _BODILESS:
                     head += lengths.get(size) or fields.length_line(size)
                 elif size:
                     raise error("argument", f"a response with status {status} has no body")

@@ -349,10 +349,9 @@ class Server:
 
     def _on_event(self, record: Record) -> None:
         """In the hub's greenlet."""
-        kind = record[TYPE]
-        if kind == REQUEST:
+        if record[TYPE] == REQUEST:
             self._spawn(Request(self, record))
-        elif kind == IDLE:
+        elif record[TYPE] == IDLE:
             self._idle.set()
 
     def _on_session_event(self, record: Record) -> None:
@@ -427,7 +426,8 @@ class Server:
             return
         try:
             self.handle(item)
-            if not item._answered:
+            answered = item._answered
+            if not answered:
                 raise error("state", f"the handler returned without answering {item!r}")
         except BaseException as e:
             item._fail(killed=isinstance(e, GreenletExit))
@@ -437,7 +437,7 @@ class Server:
                 raise
             return
         # With the whole request read and the whole answer given the engine has forgotten the stream.
-        if item._answered != 2 or item._stream is not None or item._record[FLAGS] & _FIN_MORE != FIN:
+        if answered != 2 or item._stream is not None or item._record[FLAGS] & _FIN_MORE != FIN:
             item._end()
 
     def _run_session(self, session: ServerConnection) -> None:
