@@ -252,10 +252,10 @@ class Request(_Received):
                         else:
                             declared = fields.length_of(item[1])
                 head += line
+        if body.__class__ is str:
+            body = body.encode()
         record = self._record
-        if body.__class__ is bytes or body.__class__ is str:
-            if body.__class__ is str:
-                body = body.encode()
+        if body.__class__ is bytes:
             size = len(body)
             if size <= INLINE_MAX and declared is None:
                 if status == 200 or status not in _BODILESS:
