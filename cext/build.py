@@ -28,6 +28,7 @@ HEADERS = [
     CEXT / "include" / "quicgreen_sessions.h",
     CEXT / "include" / "quicgreen_ws.h",
     CEXT / "python" / "arena_cache.h",
+    CEXT / "python" / "submitter.h",
 ]
 BEGIN, END = "/* ---- cdef ---- */", "/* ---- end of cdef ---- */"
 MACHINES = {"x86_64", "aarch64"}
