@@ -1,6 +1,6 @@
 """The engine's settings and secrets as objects: TLS and transport, key rings, registers, segments.
 
-With `_engine` and `_frames` the only modules that import the C module, under the same rules.
+With `_engine`, `_group` and `_frames` the only modules that import the C module, under the same rules.
 """
 
 from __future__ import annotations
@@ -73,6 +73,15 @@ class Keys:
         if pointer == ffi.NULL:
             raise error("argument", "period_s must be positive and window 1 to 64")
         self.pointer = ffi.gc(pointer, lib.qg_keys_free)
+
+    @classmethod
+    def of(cls, pointer: Any) -> Keys:
+        """A ring that was made elsewhere, whose reference becomes this object's."""
+        if pointer == ffi.NULL:
+            raise error("engine", "no memory for a key ring")
+        keys = cls.__new__(cls)
+        keys.pointer = ffi.gc(pointer, lib.qg_keys_free)
+        return keys
 
     def rotate(self, now_s: int) -> int:
         """Move to the epoch of wall-clock second `now_s`; returns the epoch."""

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from ._contexts import Configuration, Keys
 from ._core import ffi, lib
+from ._group import WorkerGroup
 from .exceptions import QuicException, error
 
 Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
@@ -176,12 +177,23 @@ class Engine:
         "_submit", "arena", "closed", "dirty", "fd", "pid", "respond",
     )  # fmt: skip
 
-    def __init__(self, on_dirty: Callable[[], None], *, keys: Keys | None = None) -> None:
-        """`on_dirty` is called when `dirty` becomes true."""
+    def __init__(
+        self,
+        on_dirty: Callable[[], None],
+        *,
+        keys: Keys | None = None,
+        group: WorkerGroup | None = None,
+        slot: int = 0,
+        generation: int = 0,
+    ) -> None:
+        """`on_dirty` is called when `dirty` becomes true. `group`: it is the engine of the worker that has
+        this slot there (`WorkerGroup.claim`)."""
         options = ffi.new("qg_engine_options *")
         lib.qg_engine_defaults(options)
         if keys is not None:
             options.keys = keys.pointer
+        if group is not None:
+            options.group, options.slot, options.generation = group.pointer, slot, generation
         result = ffi.new("int *")
         pointer = lib.qg_engine_new(options, result)
         if pointer == ffi.NULL:

@@ -353,6 +353,18 @@ CAUSES: dict[str, Cause] = {
         "Redis does not keep session tickets",
         "see that the server runs and takes writes; requests go on without resumption",
     ),
+    "group": Cause(
+        QuicServerException,
+        QUIC_ERROR_INTERNAL,
+        "what the workers share cannot be used",
+        "memory ran out, or the file that was named is not theirs: remove it, or name another one",
+    ),
+    "slots": Cause(
+        QuicServerException,
+        QUIC_ERROR_INVALID_STATE,
+        "there is no slot for another worker",
+        "wait until one has ended, or make the group with more slots",
+    ),
     "engine": Cause(
         QuicException,
         QUIC_ERROR_INTERNAL,

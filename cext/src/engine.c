@@ -74,16 +74,41 @@ static bool options_valid(const qg_engine_options *o) {
            o->max_connections > 0;
 }
 
+/* Its place in the group of workers, if it is in one. False: the slot is not its own. */
+static bool join_group(qg_engine *e, const qg_engine_options *o) {
+    e->counters = o->counters != NULL ? o->counters : &e->own_counters;
+    if (o->group == NULL) {
+        qg__cid_init(&e->cids, (qg_cid_origin){o->host_id, o->slot, o->generation});
+        return true;
+    }
+    qg_counters *counters = qg__group_counters(o->group, o->slot, o->generation);
+    if (counters == NULL) {
+        return false;
+    }
+    e->group = qg__group_reference(o->group);
+    e->counters = o->counters != NULL ? o->counters : counters;
+    uint16_t host_id = (uint16_t)o->group->header->host_id;
+    qg__cid_init(&e->cids, (qg_cid_origin){host_id, o->slot, o->generation});
+    return true;
+}
+
+/* Ten seconds per epoch are plenty for Retry, which is all an engine's own ring is for. */
+static qg_keys *keys_for(const qg_engine_options *o) {
+    return o->keys != NULL    ? qg__keys_reference(o->keys)
+           : o->group != NULL ? qg_group_keys(o->group)
+                              : qg_keys_new(NULL, QG_TOKEN_VALID_S, 2, qg__wall_s());
+}
+
 qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     qg_engine *e = options_valid(o) ? calloc(1, sizeof *e) : NULL;
-    if (e == NULL) {
-        *error = options_valid(o) ? QG_NOMEM : QG_INVALID;
+    if (e == NULL || !join_group(e, o)) {
+        *error = options_valid(o) && e == NULL ? QG_NOMEM : QG_INVALID;
+        free(e);
         return NULL;
     }
     uint8_t secret[16];
     RAND_bytes(secret, sizeof secret);
     qg__hash_init(&e->initial_cids, secret);
-    qg__cid_init(&e->cids, (qg_cid_origin){o->host_id, o->slot, o->generation});
     qg__pool_init(&e->conn_pool, sizeof(qg_conn), 16);
     qg__pool_init(&e->stream_pool, sizeof(qg_stream), 64);
     qg__pool_init(&e->pending_pool, sizeof(qg_pending), 32);
@@ -93,12 +118,9 @@ qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     e->epoll_fd = e->timer_fd = -1;
     e->slot_free = UINT32_MAX;
     e->max_connections = o->max_connections;
-    e->counters = o->counters != NULL ? o->counters : &e->own_counters;
     e->armed_ns = QG_NEVER;
     memset(e->client_endpoints, 0xff, sizeof e->client_endpoints);
-    /* Ten seconds per epoch are plenty for Retry, which is all an engine's own ring is for. */
-    e->keys = o->keys != NULL ? qg__keys_reference(o->keys)
-                              : qg_keys_new(NULL, QG_TOKEN_VALID_S, 2, qg__wall_s());
+    e->keys = keys_for(o);
     int rc = e->keys != NULL && init_memory(e, o) ? init_descriptors(e) : QG_NOMEM;
     if (rc < 0) {
         int saved = errno;
@@ -149,6 +171,7 @@ void qg_engine_free(qg_engine *e) {
     qg__pool_destroy(&e->stream_pool);
     qg__pool_destroy(&e->pending_pool);
     qg_keys_free(e->keys);
+    qg_group_free(e->group);
     free(e->submissions);
     free(e->submission_arena);
     free(e->scratch);

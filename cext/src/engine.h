@@ -24,6 +24,7 @@
 #include "conn.h"
 #include "endpoint.h"
 #include "event.h"
+#include "group.h"
 #include "hash.h"
 #include "keys.h"
 #include "pool.h"
@@ -85,6 +86,7 @@ struct qg_engine {
     qg_counters own_counters;
     qg_counters *counters;
     qg_keys *keys;
+    qg_group *group; /* NULL: it is alone */
 
     qg_pool conn_pool, stream_pool, pending_pool;
     qg_timers timers;

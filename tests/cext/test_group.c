@@ -1,0 +1,203 @@
+#include "check.h"
+#include "group.h"
+#include "harness.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char problem[256];
+
+static qg_group *make(const qg_group_options *o) {
+    int rc;
+    qg_group *g = qg_group_new(o, &rc, problem, sizeof problem);
+    CHECK(g != NULL);
+    CHECK_EQ(rc, QG_OK);
+    return g;
+}
+
+static qg_group *small(void) {
+    qg_group_options o;
+    qg_group_defaults(&o);
+    o.slots = 4;
+    o.connections = 8;
+    o.early_data_capacity = 16;
+    return make(&o);
+}
+
+static qg_worker_info worker(const qg_group *g, uint32_t slot) {
+    qg_worker_info info;
+    CHECK_EQ(qg_group_worker(g, slot, &info), QG_OK);
+    return info;
+}
+
+TEST(options_out_of_range_are_named) {
+    qg_group_options o;
+    int rc;
+#define REFUSED(field, value, word)                                                                \
+    qg_group_defaults(&o);                                                                         \
+    o.field = (value);                                                                             \
+    CHECK(qg_group_new(&o, &rc, problem, sizeof problem) == NULL);                                 \
+    CHECK_EQ(rc, QG_INVALID);                                                                      \
+    CHECK(strstr(problem, word) != NULL)
+    REFUSED(abi, QG_ABI + 1, "version");
+    REFUSED(slots, 0, "slots");
+    REFUSED(slots, 256, "slots");
+    REFUSED(connections, 0, "connections");
+    REFUSED(connections, (1 << 20) + 1, "connections");
+    REFUSED(early_data_capacity, 0, "register");
+    REFUSED(early_data_capacity, (1 << 24) + 1, "register");
+    REFUSED(key_period_s, 0, "period");
+    REFUSED(key_window, 0, "window");
+    REFUSED(key_window, 65, "window");
+    REFUSED(host_id, 65536, "host");
+}
+
+TEST(the_largest_group_costs_nothing_until_it_is_used) {
+    qg_group_options o;
+    qg_group_info info;
+    qg_group_defaults(&o);
+    o.slots = QG_GROUP_SLOTS_MAX;
+    o.connections = 1 << 20;
+    o.host_id = 7;
+    qg_group *g = make(&o);
+    qg_group_info_of(g, &info);
+    CHECK(info.size > UINT64_C(255) * 128 << 20);
+    CHECK_EQ(info.slots, 255);
+    CHECK_EQ(info.connections, 1 << 20);
+    CHECK_EQ(info.host_id, 7);
+    CHECK_EQ(info.key_period_s, 3600);
+    CHECK_EQ(info.key_window, 25);
+    qg_group_free(g);
+    qg_group_free(NULL);
+}
+
+TEST(two_groups_have_other_hosts_and_secrets) {
+    qg_group *a = small(), *b = small();
+    qg_group_info of_a, of_b;
+    qg_group_info_of(a, &of_a);
+    for (int tries = 0; tries < 4; tries++) { /* of 65536 two may be the same */
+        qg_group_info_of(b, &of_b);
+        if (of_a.host_id != of_b.host_id) {
+            break;
+        }
+        qg_group_free(b);
+        b = small();
+    }
+    CHECK(of_a.host_id != of_b.host_id);
+    CHECK(memcmp(a->secrets->replay_secret, b->secrets->replay_secret, 32) != 0);
+    CHECK(memcmp(&a->secrets->reset, &b->secrets->reset, sizeof(qg_key)) != 0);
+    qg_group_free(a);
+    qg_group_free(b);
+}
+
+TEST(a_slot_is_claimed_by_one_and_has_a_life_at_a_time) {
+    qg_group *g = small();
+    uint32_t me = (uint32_t)getpid(), generation, seen = 0;
+    for (int i = 0; i < 4; i++) {
+        int slot = qg_group_claim(g, -1, me, &generation);
+        CHECK_EQ(slot, i);
+        CHECK_EQ(generation, 1);
+        CHECK_EQ(worker(g, (uint32_t)slot).state, QG_WORKER_STARTING);
+        CHECK_EQ(worker(g, (uint32_t)slot).pid, me);
+        seen |= 1u << slot;
+    }
+    CHECK_EQ(seen, 15);
+    CHECK_EQ(qg_group_claim(g, -1, me, &generation), QG_LIMIT);
+    CHECK_EQ(qg_group_claim(g, 2, me, &generation), QG_STATE);
+    CHECK_EQ(qg_group_claim(g, 4, me, &generation), QG_INVALID);
+    CHECK_EQ(qg_group_claim(g, -2, me, &generation), QG_INVALID);
+    CHECK_EQ(qg_group_claim(g, 2, 0, &generation), QG_INVALID);
+    CHECK_EQ(qg_group_set_state(g, 2, 1, QG_WORKER_ACCEPTING), QG_OK);
+    CHECK_EQ(worker(g, 2).state, QG_WORKER_ACCEPTING);
+    CHECK_EQ(qg_group_set_state(g, 2, 1, QG_WORKER_FREE), QG_OK);
+    CHECK_EQ(qg_group_claim(g, -1, me, &generation), 2);
+    CHECK_EQ(generation, 2);
+    /* What is left of the earlier life has no say. */
+    CHECK_EQ(qg_group_set_state(g, 2, 1, QG_WORKER_FREE), QG_GONE);
+    CHECK_EQ(qg_group_beat(g, 2, 1), QG_GONE);
+    CHECK_EQ(qg_group_beat(g, 2, 2), QG_OK);
+    CHECK_EQ(qg_group_set_state(g, 4, 1, QG_WORKER_FREE), QG_INVALID);
+    CHECK_EQ(qg_group_set_state(g, 2, 2, QG_WORKER_DEAD + 1), QG_INVALID);
+    CHECK_EQ(qg_group_beat(g, 4, 1), QG_INVALID);
+    qg_worker_info info;
+    CHECK_EQ(qg_group_worker(g, 4, &info), QG_INVALID);
+    CHECK(qg_group_counters(g, 4) == NULL);
+    qg_group_free(g);
+}
+
+TEST(generations_begin_anew_after_256_lives) {
+    qg_group *g = small();
+    uint32_t generation = 0;
+    for (int i = 1; i <= 600; i++) {
+        CHECK_EQ(qg_group_claim(g, 0, 1, &generation), 0);
+        CHECK_EQ(generation, i % 256);
+        CHECK_EQ(qg_group_set_state(g, 0, generation, QG_WORKER_DEAD), QG_OK);
+    }
+    qg_group_free(g);
+}
+
+TEST(the_slot_of_a_process_that_is_gone_can_be_claimed) {
+    qg_group *g = small();
+    uint32_t generation;
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (int i = 0; i < 4; i++) {
+            qg_group_claim(g, -1, (uint32_t)getpid(), &generation);
+        }
+        raise(SIGKILL);
+    }
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(worker(g, 3).pid, pid);
+    CHECK_EQ(qg_group_claim(g, 1, (uint32_t)getpid(), &generation), QG_STATE);
+    CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 0);
+    CHECK_EQ(generation, 2);
+    qg_group_set_state(g, 2, 1, QG_WORKER_DEAD);
+    CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 2); /* before those in doubt */
+    qg_group_set_state(g, 3, 1, QG_WORKER_FREE);
+    CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 3);
+    qg_group_free(g);
+}
+
+TEST(heartbeats) {
+    qg_group *g = small();
+    uint32_t generation;
+    uint64_t before = qg__now_ns();
+    CHECK_EQ(qg_group_claim(g, 0, 1, &generation), 0);
+    qg_worker_info first = worker(g, 0);
+    CHECK(first.claimed_ns >= before && first.heartbeat_ns == first.claimed_ns);
+    usleep(1000);
+    CHECK_EQ(qg_group_beat(g, 0, generation), QG_OK);
+    CHECK(worker(g, 0).heartbeat_ns > first.heartbeat_ns);
+    CHECK_EQ(worker(g, 0).claimed_ns, first.claimed_ns);
+    qg_group_free(g);
+}
+
+TEST(an_engine_counts_in_its_slot_and_outlives_nobody) {
+    qg_group *g = small();
+    uint32_t generation;
+    qg_engine_options o;
+    int rc;
+    qg_engine_defaults(&o);
+    o.group = g;
+    o.slot = 3;
+    o.generation = 1;
+    CHECK(qg_engine_new(&o, &rc) == NULL); /* nobody claimed it */
+    CHECK_EQ(rc, QG_INVALID);
+    CHECK_EQ(qg_group_claim(g, 3, 1, &generation), 3);
+    qg_engine *e = qg_engine_new(&o, &rc);
+    CHECK(e != NULL);
+    CHECK_EQ(e->cids.origin.host_id, g->header->host_id);
+    CHECK_EQ(e->cids.origin.slot, 3);
+    CHECK_EQ(qg_engine_drain(e), 0);
+    CHECK_EQ(qg_engine_drain(e), 0);
+    CHECK_EQ(qg_group_counters(g, 3)->drains, 2);
+    CHECK_EQ(qg_group_counters(g, 2)->drains, 0);
+    qg_engine_free(e);
+    CHECK_EQ(qg_group_counters(g, 3)->drains, 2); /* for who looks after its death */
+    qg_group_set_state(g, 3, 1, QG_WORKER_FREE);
+    CHECK_EQ(qg_group_claim(g, 3, 1, &generation), 3);
+    CHECK_EQ(qg_group_counters(g, 3)->drains, 0);
+    qg_group_free(g);
+}

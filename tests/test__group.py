@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from quicgreen import QuicClientException
+from quicgreen._engine import Engine
+from quicgreen._group import ACCEPTING, DEAD, FREE, STARTING, STATES, WorkerGroup
+from quicgreen.exceptions import QuicException, QuicServerException
+
+
+def small(**options: Any) -> WorkerGroup:
+    return WorkerGroup(**{"slots": 4, "connections": 8, "early_data_capacity": 16, **options})
+
+
+def in_child(body: Any) -> int:
+    """Run it in a forked child; returns how that ended, as `os.waitpid`."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            body()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"slots": 0},
+        {"slots": 256},
+        {"slots": -1},
+        {"slots": "four"},
+        {"connections": 0},
+        {"early_data_capacity": 0},
+        {"key_period_s": 0},
+        {"key_window": 65},
+        {"key_origin_s": -1},
+        {"host_id": 65536},
+        {"secret": b"short"},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(QuicClientException, match="wrong argument"):
+        small(**options)
+
+
+def test_a_group_tells_what_it_was_made_with() -> None:
+    group = small(host_id=77, key_period_s=9, key_window=3, key_origin_s=5)
+    info = group.info()
+    size = info.pop("size")
+    assert size > 0
+    assert info == {
+        "slots": 4,
+        "connections": 8,
+        "host_id": 77,
+        "key_period_s": 9,
+        "key_window": 3,
+        "key_epoch": 0,
+        "key_origin_s": 5,
+    }
+
+
+def test_slots_are_claimed_and_given_back() -> None:
+    group = small()
+    before = time.monotonic_ns()
+    taken = [group.claim() for _ in range(4)]
+    assert taken == [(slot, 1) for slot in range(4)]
+    with pytest.raises(QuicServerException, match="no slot for another worker"):
+        group.claim()
+    with pytest.raises(QuicServerException, match="slot 2 is taken"):
+        group.claim(2)
+    worker = group.worker(2)
+    assert (worker.state, worker.pid, worker.generation, worker.connections) == (STARTING, os.getpid(), 1, 0)
+    assert before <= worker.claimed_ns == worker.heartbeat_ns <= time.monotonic_ns()
+    assert group.set_state(2, 1, ACCEPTING)
+    assert group.beat(2, 1)
+    assert group.worker(2).heartbeat_ns > worker.heartbeat_ns
+    assert STATES[group.worker(2).state] == "accepting"
+    assert group.set_state(2, 1, FREE)
+    assert group.claim(2, pid=1) == (2, 2)
+    assert not group.set_state(2, 1, DEAD)
+    assert not group.beat(2, 1)
+    for call in (lambda: group.worker(4), lambda: group.counters(4), lambda: group.claim(4)):
+        with pytest.raises(QuicException, match="slot 4"):
+            call()
+
+
+def test_a_child_shares_what_was_made_before_the_fork() -> None:
+    now = int(time.time())
+    group = small(key_period_s=10_000, key_origin_s=now)
+    ours = group.keys()
+
+    def child() -> None:
+        slot, generation = group.claim(3)
+        engine = Engine(lambda: None, group=group, slot=slot, generation=generation)
+        for _ in range(5):
+            engine.drain()
+        group.set_state(slot, generation, ACCEPTING)
+        assert group.keys().rotate(now + 1_000_000) == 100
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(child) == signal.SIGKILL
+    assert group.worker(3).state == ACCEPTING
+    assert group.counters(3)["drains"] == 5
+    assert group.info()["key_epoch"] == ours.rotate(now) == 100
+
+
+def test_an_engine_needs_a_slot_of_its_own() -> None:
+    with pytest.raises(QuicException, match="Unable to initialize"):
+        Engine(lambda: None, group=small(), slot=1, generation=1)
