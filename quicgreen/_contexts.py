@@ -103,6 +103,15 @@ class ReplayRegister:
             raise error("engine", "no memory for a replay register")
         self.pointer = ffi.gc(pointer, lib.qg_replay_free)
 
+    @classmethod
+    def of(cls, pointer: Any) -> ReplayRegister:
+        """A register that was made elsewhere, whose reference becomes this object's."""
+        if pointer == ffi.NULL:
+            raise error("engine", "no memory for a replay register")
+        register = cls.__new__(cls)
+        register.pointer = ffi.gc(pointer, lib.qg_replay_free)
+        return register
+
     def counts(self) -> dict[str, int]:
         """What became of early data: `first` let through; refused as `repeated`, `full` or `quiet`."""
         counts = ffi.new("qg_replay_counts *")

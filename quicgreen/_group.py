@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ._contexts import Keys
+from ._contexts import Keys, ReplayRegister
 from ._core import ffi, lib
 from .exceptions import error
 
@@ -108,6 +108,10 @@ class WorkerGroup:
         """The group's key ring, as this process sees it: to be made after the fork."""
         return Keys.of(lib.qg_group_keys(self.pointer))
 
+    def replay(self) -> ReplayRegister:
+        """The group's replay register: the same. Its counts are the whole group's."""
+        return ReplayRegister.of(lib.qg_group_replay(self.pointer))
+
     # ---------------------------------------------------------------- workers
 
     def claim(self, slot: int | None = None, pid: int | None = None) -> tuple[int, int]:
@@ -144,6 +148,25 @@ class WorkerGroup:
         counters = lib.qg_group_counters(self.pointer, slot)
         self._known(lib.QG_INVALID if counters == ffi.NULL else 0, slot)
         return {name: getattr(counters, name) for name, _ in ffi.typeof("qg_counters").fields}
+
+    # ---------------------------------------------------------------- steering
+
+    def steer(self, fd: int) -> int:
+        """Have the kernel send packets to their workers, as the states are now: a packet of a connection to
+        its worker's socket, all others to those that accept. To be called again when a state changed.
+
+        Args:
+            fd: any socket of a SO_REUSEPORT group, whose n-th member is the socket of slot n; none of them
+                may be closed while the others are used.
+
+        Returns:
+            0, or the errno: then the kernel goes by addresses, and workers hand packets over.
+        """
+        return 0 if lib.qg_group_steer(self.pointer, fd) == 0 else int(ffi.errno)
+
+    def steers_to(self, packet: bytes) -> int:
+        """The slot whose socket a packet goes to when it is steered; -1: the kernel decides."""
+        return int(lib.qg_group_steers_to(self.pointer, packet, len(packet)))
 
     @staticmethod
     def _known(result: Any, slot: int) -> bool:

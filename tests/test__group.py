@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import time
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from quicgreen import QuicClientException
 from quicgreen._engine import Engine
-from quicgreen._group import ACCEPTING, DEAD, FREE, STARTING, STATES, WorkerGroup
+from quicgreen._group import ACCEPTING, DEAD, DRAINING, FREE, STARTING, STATES, WorkerGroup
 from quicgreen.exceptions import QuicException, QuicServerException
 
 
@@ -110,6 +112,41 @@ def test_a_child_shares_what_was_made_before_the_fork() -> None:
     assert group.worker(3).state == ACCEPTING
     assert group.counters(3)["drains"] == 5
     assert group.info()["key_epoch"] == ours.rotate(now) == 100
+
+
+def test_a_register_counts_for_the_whole_group() -> None:
+    group = small()
+    assert group.replay().counts() == {"first": 0, "repeated": 0, "full": 0, "quiet": 0}
+
+
+def packet_of(group: WorkerGroup, slot: int) -> bytes:
+    """A short header with a connection id of this slot (cext/src/cid.h)."""
+    host = group.info()["host_id"]
+    return b"\x40\x0b" + host.to_bytes(2, "big") + bytes([slot, 1]) + bytes(40)
+
+
+def test_packets_come_to_the_socket_of_their_slot() -> None:
+    group = small()
+    sockets = []
+    for slot in range(4):
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        s.bind(("127.0.0.1", sockets[0].getsockname()[1] if sockets else 0))
+        s.settimeout(5)
+        sockets.append(s)
+        assert group.claim(slot) == (slot, 1)
+    group.set_state(2, 1, DRAINING)
+    group.set_state(3, 1, ACCEPTING)
+    assert group.steer(sockets[0].fileno()) == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for slot, to in [(0, 3), (1, 3), (2, 2), (3, 3)]:
+            packet = packet_of(group, slot)
+            assert group.steers_to(packet) == to
+            client.sendto(packet, sockets[0].getsockname())
+            assert sockets[to].recv(100) == packet
+    for s in sockets:
+        s.close()
+    assert group.steer(sockets[0].fileno()) == errno.EBADF
 
 
 def test_an_engine_needs_a_slot_of_its_own() -> None:

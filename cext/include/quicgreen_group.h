@@ -79,6 +79,9 @@ void qg_group_info_of(const qg_group *group, qg_group_info *out);
  * after the fork. NULL without memory. The caller owns one reference. */
 qg_keys *qg_group_keys(qg_group *group);
 
+/* The group's replay register; its counts are the whole group's. The same. */
+qg_replay *qg_group_replay(qg_group *group);
+
 /* ---------------------------------------------------------------- workers */
 
 #define QG_WORKER_FREE      0 /* nobody has the slot */
@@ -115,18 +118,6 @@ int qg_group_worker(const qg_group *group, uint32_t slot, qg_worker_info *out);
  * stay after the worker's death, until the slot is claimed again. Valid as long as the group. */
 const qg_counters *qg_group_counters(const qg_group *group, uint32_t slot);
 
-/* ---- end of cdef ---- */
-
-/* The same in a file, for processes that do not descend from each other; a folder in memory (tmpfs)
- * is best, since the file holds secrets. Who comes first makes it, for its user alone; one that is
- * there is used with the options it was made with. Also QG_STATE: it is not such a file, another
- * user's, open to others, of another version, or truncated. */
-qg_group *qg_group_open(const char *path, const qg_group_options *options, int *result, char *error,
-                        size_t error_capacity);
-
-/* The group's replay register; its counts are the whole group's. The same. */
-qg_replay *qg_group_replay(qg_group *group);
-
 /* ---------------------------------------------------------------- steering */
 
 /* Attach a program to the SO_REUSEPORT group that the UDP socket `fd` is in, made of the states of
@@ -140,6 +131,15 @@ int qg_group_steer(const qg_group *group, int fd);
 
 /* Which socket a packet goes to by that program, for tests and tools; -1: the kernel decides. */
 int qg_group_steers_to(const qg_group *group, const uint8_t *packet, size_t len);
+
+/* ---- end of cdef ---- */
+
+/* The same in a file, for processes that do not descend from each other; a folder in memory (tmpfs)
+ * is best, since the file holds secrets. Who comes first makes it, for its user alone; one that is
+ * there is used with the options it was made with. Also QG_STATE: it is not such a file, another
+ * user's, open to others, of another version, or truncated. */
+qg_group *qg_group_open(const char *path, const qg_group_options *options, int *result, char *error,
+                        size_t error_capacity);
 
 /* ---------------------------------------------------------------- the dead */
 

@@ -118,7 +118,6 @@ static void init_secrets(group_secrets *s, const uint8_t *secret) {
     qg__keys_derive(&s->reset, root, QG_KEY_RESET, 0);
     OPENSSL_cleanse(root, sizeof root);
     RAND_bytes(s->replay_secret, sizeof s->replay_secret);
-    s->clock_offset = INT64_MIN;
     pthread_mutexattr_init(&attr);
     pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);

@@ -58,6 +58,7 @@
 #include "cid.h"
 #include "keys.h"
 #include "quicgreen_group.h"
+#include "replay.h"
 
 #define QG__GROUP_MAGIC   "qggroup"
 #define QG__GROUP_VERSION 1
@@ -95,9 +96,8 @@ typedef struct group_secrets {
     pthread_mutex_t forgetting;
     uint8_t replay_secret[32];
     _Alignas(64) _Atomic uint64_t replay_counts[4]; /* in the order of qg_replay_counts */
-    _Atomic int64_t clock_offset;                   /* group_replay.c: wall clock less monotonic */
-    _Atomic uint64_t latest_wall_s;
-    _Atomic uint64_t doubt_until_wall_s;
+    _Atomic uint64_t replay_walls[4];               /* group_replay.c: by period, modulo 4 */
+    _Atomic uint64_t forgotten_wall_s;
 } group_secrets;
 
 typedef struct group_slot {

@@ -1,10 +1,16 @@
 #include "check.h"
 #include "group.h"
 #include "harness.h"
+#include "victims.h"
 
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
+uint64_t victim_step;
+int victim_signal;
+
+void qg__group_step(void) {
+    if (victim_step > 0 && --victim_step == 0) {
+        kill(getpid(), victim_signal);
+    }
+}
 
 static char problem[256];
 
@@ -137,18 +143,19 @@ TEST(generations_begin_anew_after_256_lives) {
     qg_group_free(g);
 }
 
+static int claim_all(void *g) {
+    uint32_t generation;
+    for (int i = 0; i < 4; i++) {
+        qg_group_claim(g, -1, (uint32_t)getpid(), &generation);
+    }
+    return 0;
+}
+
 TEST(the_slot_of_a_process_that_is_gone_can_be_claimed) {
     qg_group *g = small();
     uint32_t generation;
-    pid_t pid = fork();
-    if (pid == 0) {
-        for (int i = 0; i < 4; i++) {
-            qg_group_claim(g, -1, (uint32_t)getpid(), &generation);
-        }
-        raise(SIGKILL);
-    }
-    int status;
-    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    pid_t pid = start_victim(claim_all, g, 0, 0);
+    CHECK_EQ(wait_for(pid, 0), 0);
     CHECK_EQ(worker(g, 3).pid, pid);
     CHECK_EQ(qg_group_claim(g, 1, (uint32_t)getpid(), &generation), QG_STATE);
     CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 0);
@@ -199,5 +206,43 @@ TEST(an_engine_counts_in_its_slot_and_outlives_nobody) {
     qg_group_set_state(g, 3, 1, QG_WORKER_FREE);
     CHECK_EQ(qg_group_claim(g, 3, 1, &generation), 3);
     CHECK_EQ(qg_group_counters(g, 3)->drains, 0);
+    qg_group_free(g);
+}
+
+static int claim_and_leave(void *arg) {
+    qg_group *g = arg;
+    uint32_t generation;
+    int slot = qg_group_claim(g, 0, (uint32_t)getpid(), &generation);
+    if (slot != 0 || qg_group_set_state(g, 0, generation, QG_WORKER_ACCEPTING) != QG_OK ||
+        qg_group_set_state(g, 0, generation, QG_WORKER_FREE) != QG_OK) {
+        return 1;
+    }
+    return 0;
+}
+
+/* Whatever it died of, the next life begins with nothing of the last one. */
+TEST(a_worker_killed_at_each_store_of_its_claim) {
+    alarm(PATIENCE_S);
+    qg_group *g = small();
+    uint64_t steps = 0;
+    for (int status = SIGKILL; status == SIGKILL;) {
+        g->slots[0].top = 3;
+        g->conns[2].listed = 1;
+        g->slots[0].counters.drains = 7;
+        status = wait_for(start_victim(claim_and_leave, g, ++steps, SIGKILL), 0);
+        check_note("step %u", (unsigned)steps);
+        CHECK(status == SIGKILL || status == 0);
+        uint32_t generation, dead = worker(g, 0).generation;
+        if (status == SIGKILL && worker(g, 0).state != QG_WORKER_FREE) {
+            CHECK_EQ(qg_group_set_state(g, 0, dead, QG_WORKER_DEAD), QG_OK);
+        }
+        CHECK_EQ(qg_group_claim(g, 0, (uint32_t)getpid(), &generation), 0);
+        CHECK_EQ(generation, (dead + 1) & 0xff);
+        CHECK_EQ(worker(g, 0).connections, 0);
+        CHECK_EQ(g->conns[2].listed, 0);
+        CHECK_EQ(qg_group_counters(g, 0)->drains, 0);
+        CHECK_EQ(qg_group_set_state(g, 0, generation, QG_WORKER_FREE), QG_OK);
+    }
+    CHECK(steps > 5);
     qg_group_free(g);
 }

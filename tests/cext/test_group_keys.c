@@ -1,7 +1,8 @@
 #include "check.h"
 #include "group.h"
 
-#include <openssl/rand.h>
+#include "random.h"
+#include "victims.h"
 
 #define PERIOD 10
 #define WINDOW 5
@@ -107,5 +108,125 @@ TEST(roots_are_wiped_when_nothing_they_open_counts) {
         }
     }
     qg_keys_free(keys);
+    qg_group_free(g);
+}
+
+/* ---------------------------------------------------------------- dying on the way */
+
+typedef struct turn {
+    qg_group *group;
+    uint64_t at_s;
+} turn;
+
+static int turn_ring(void *arg) {
+    turn *t = arg;
+    qg_keys *keys = qg_group_keys(t->group);
+    qg_keys_rotate(keys, t->at_s);
+    qg_keys_free(keys);
+    return 0;
+}
+
+/* Whoever looks at a ring, or joins it, has the keys that follow from the secret: those whose root is not
+ * forgotten. */
+static void check_ring(qg_group *g, uint64_t at_s) {
+    qg_keys *ours = qg_group_keys(g), *memory = qg_keys_new(secret, PERIOD, WINDOW, ORIGIN);
+    CHECK_EQ(qg_keys_rotate(ours, at_s), qg_keys_rotate(memory, at_s));
+    check_same(ours, memory, "");
+    for (uint32_t age = 0; age < WINDOW && at_s >= ORIGIN + (uint64_t)age * PERIOD; age++) {
+        qg_keys *then = qg_keys_new(secret, PERIOD, WINDOW, ORIGIN);
+        qg_key key, found;
+        qg_keys_rotate(then, at_s - (uint64_t)age * PERIOD);
+        qg_keys_current(then, QG_KEY_TICKET, &key);
+        CHECK_EQ(qg_keys_find(ours, QG_KEY_TICKET, key.name, &found), age > 0);
+        CHECK_BYTES(key.secret, sizeof key.secret, found.secret, sizeof found.secret);
+        qg_keys_free(then);
+    }
+    qg_keys_free(ours);
+    qg_keys_free(memory);
+}
+
+TEST(a_process_killed_at_each_store_harms_no_key) {
+    alarm(PATIENCE_S);
+    qg_group *g = make(secret);
+    uint64_t steps = 0;
+    turn t = {g, ORIGIN + 100 * PERIOD};
+    for (int status = SIGKILL; status == SIGKILL;) {
+        status = wait_for(start_victim(turn_ring, &t, ++steps, SIGKILL), 0);
+        check_note("step %u, status %d", (unsigned)steps, status);
+        CHECK(status == SIGKILL || status == 0);
+        check_ring(g, t.at_s);
+        CHECK(g->secrets->roots[0].epoch == 0 || g->secrets->roots[1].epoch == 0);
+        t.at_s += (1 + steps % 3) * PERIOD;
+    }
+    CHECK(steps > 15);
+    qg_group_free(g);
+}
+
+/* While another one stands still in the middle of forgetting, and after it went on. */
+TEST(a_process_that_stands_still_holds_up_nobody) {
+    alarm(PATIENCE_S);
+    qg_group *g = make(secret);
+    uint64_t steps = 0;
+    turn t = {g, ORIGIN + 100 * PERIOD};
+    for (bool stopped = true; stopped;) {
+        pid_t pid = start_victim(turn_ring, &t, ++steps, SIGSTOP);
+        stopped = WIFSTOPPED(wait_for(pid, WUNTRACED));
+        check_note("step %u", (unsigned)steps);
+        for (int i = 0; i < 3; i++) {
+            check_ring(g, t.at_s);
+            t.at_s += 2 * WINDOW * PERIOD;
+        }
+        if (stopped) {
+            kill(pid, SIGCONT);
+            CHECK_EQ(wait_for(pid, 0), 0);
+        }
+        check_ring(g, t.at_s);
+        t.at_s += PERIOD;
+    }
+    CHECK(steps > 15);
+    qg_group_free(g);
+}
+
+#define PROCESSES 8
+#define KILLS     1000
+
+static int turn_for_ever(void *arg) {
+    qg_group *g = arg;
+    qg_keys *keys = qg_group_keys(g);
+    for (;;) {
+        qg_key key, found;
+        qg_keys_rotate(keys, ORIGIN + (g->secrets->epoch + 1) * (uint64_t)PERIOD);
+        qg_keys_current(keys, QG_KEY_TICKET, &key);
+        /* Others turn it meanwhile, perhaps by a whole window. */
+        int rc = qg_keys_find(keys, QG_KEY_TICKET, key.name, &found);
+        if (rc >= 0 && memcmp(&key, &found, sizeof key) != 0) {
+            return 3;
+        }
+        usleep(20); /* the others need a processor too */
+    }
+}
+
+TEST(eight_processes_and_a_thousand_kills) {
+    alarm(PATIENCE_S);
+    qg_group *g = make(secret);
+    pid_t pids[PROCESSES] = {0};
+    uint64_t state = 11;
+    for (int i = 0; i < KILLS + PROCESSES; i++) {
+        size_t at = random_below(&state, PROCESSES);
+        if (i < PROCESSES) {
+            at = (size_t)i;
+        } else {
+            kill(pids[at], SIGKILL);
+            CHECK_EQ(wait_for(pids[at], 0), SIGKILL);
+        }
+        pids[at] = start_victim(turn_for_ever, g, 0, 0);
+        usleep((useconds_t)random_below(&state, 300));
+    }
+    for (int i = 0; i < PROCESSES; i++) {
+        kill(pids[i], SIGKILL);
+        CHECK_EQ(wait_for(pids[i], 0), SIGKILL);
+    }
+    CHECK(g->secrets->epoch > 100);
+    check_ring(g, ORIGIN + (g->secrets->epoch + 1) * (uint64_t)PERIOD);
     qg_group_free(g);
 }
