@@ -41,6 +41,7 @@ from greenlet import getcurrent, greenlet
 
 from . import _engine
 from ._engine import DRAIN_MORE, TOKEN, Engine, Record
+from ._group import WorkerGroup
 from .exceptions import error
 
 thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
@@ -154,7 +155,8 @@ class Deadlines:
 class Runtime:
     """The engine of one hub, and who waits for what."""
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(self, hub: Any, **membership: Any) -> None:
+        """`membership`: its engine's group, slot and generation, if it is a worker's."""
         self.hub = hub
         self.thread = thread_id()
         self.pid = os.getpid()
@@ -178,7 +180,7 @@ class Runtime:
         # they say; a callback of our own comes after those that are already waiting. libev does not run
         # a watcher in the iteration that it was started in, so until then it is a callback there too.
         self._uses_callback = True
-        self.engine = Engine(self._on_dirty)
+        self.engine = Engine(self._on_dirty, **membership)
         _engine.install_arena_cache()
         self._io = loop.io(self.engine.fd, _READ, ref=False)
         self._io.start(self._on_readable)
@@ -398,13 +400,38 @@ def current() -> Runtime:
     runtime: Runtime | None = getattr(hub, "quicgreen_runtime", None)
     if runtime is not None and not runtime.engine.closed:
         return runtime
-    if runtime is not None and runtime.forked:
+    return _new_runtime(runtime)
+
+
+def _new_runtime(last: Runtime | None, **membership: Any) -> Runtime:
+    if last is not None and last.forked:
         # The hub came through a fork. If gevent did not see it (a plain os.fork), its loop still shares
         # the parent's descriptors; after gevent.fork this does nothing more.
-        gevent.reinit(hub)
+        gevent.reinit(last.hub)
     hub = get_hub()
-    runtime = hub.quicgreen_runtime = Runtime(hub)
+    runtime: Runtime = Runtime(hub, **membership)
+    hub.quicgreen_runtime = runtime
     return runtime
+
+
+def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
+    """Make the calling thread's runtime that of a worker: its engine counts, and lists its connections, in
+    the group's slot.
+
+    Raises:
+        QuicClientException: with cause "state", when there is one already.
+    """
+    runtime: Runtime | None = getattr(get_hub_if_exists(), "quicgreen_runtime", None)
+    if runtime is not None and not runtime.engine.closed:
+        raise error(
+            "state", "this thread has an engine, which is in no group: join before anything is opened"
+        )
+    return _new_runtime(runtime, group=group, slot=slot, generation=generation)
+
+
+def exists() -> bool:
+    """Has the calling thread a hub?"""
+    return get_hub_if_exists() is not None
 
 
 def _after_fork_in_child() -> None:

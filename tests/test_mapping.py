@@ -14,6 +14,7 @@ NAMES = {
     "__main__": "cli",
     "cli/__init__": "cli",
     "tickets/__init__": "tickets_store",
+    "supervisor/__init__": "exports",
     "testing/__init__": "exports",
     "websocket/__init__": "exports",
 }
