@@ -20,7 +20,7 @@ from gevent.event import Event
 
 from .. import _engine
 from .._engine import AGAIN, FIN, MORE, STATUS, STREAM_ERROR, TOKEN, TYPE
-from .._frames import BINARY, TEXT
+from .._frames import TEXT
 from ..exceptions import QuicException, error
 from ..headers import Headers
 from ..hub import thread_id
@@ -28,7 +28,7 @@ from ..stream import H3_REQUEST_CANCELLED
 from .exceptions import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, ConnectionClosed
 from .outbox import Outbox
 from .pings import Pings, control_payload
-from .protocol import OPEN, Piece, Protocol, State
+from .protocol import OPEN, Data, Piece, Protocol, State, encode
 
 if TYPE_CHECKING:
     from ..hub import Runtime
@@ -42,8 +42,6 @@ _READ_AHEAD = 65536
 
 _REPLIES_MAX = 65536
 """Bytes of pongs for a peer that does not take them: then its pings are not read either."""
-
-Data = str | bytes | bytearray | memoryview
 
 
 class WebSocket:
@@ -343,7 +341,7 @@ class WebSocket:
             if text is None and message.__class__ is str:
                 opcode, data = TEXT, message.encode()
             else:
-                opcode, data = _encode(message, text)
+                opcode, data = encode(message, text)
             protocol, outbox = self._protocol, self._outbox
             if self._fragment_end is not None or outbox.closed or protocol.state is not OPEN:
                 self._await_turn()
@@ -361,7 +359,7 @@ class WebSocket:
             part = next(parts)
         except StopIteration:
             return
-        opcode, data = _encode(part, text)
+        opcode, data = encode(part, text)
         protocol = self._protocol
         self._await_turn()
         compress = protocol.compresses
@@ -369,7 +367,7 @@ class WebSocket:
         try:
             self._transmit(protocol.fragment(opcode, data, fin=False, compress=compress))
             for part in parts:
-                again, data = _encode(part, text)
+                again, data = encode(part, text)
                 if again != opcode:
                     raise error("argument", "a message is of str, or of bytes, not of both")
                 self._check_open()
@@ -426,10 +424,19 @@ class WebSocket:
             self._tell()
 
     def _on_send_failure(self) -> None:
-        """What comes is heard: it may tell why. It may have been left for the pongs that waited."""
-        if not self._over:
+        """What comes is heard: it may tell why. It may have been left for the pongs that waited. But a close
+        frame that the peer cannot hear is not worth waiting for."""
+        if self._closing:
+            self._runtime.later(self._on_close_unheard)
+        elif not self._over:
             self._plan_end()
             self._runtime.later(self._on_sent)
+
+    def _on_close_unheard(self) -> None:
+        if not self._over:
+            self._protocol.lost(self._outbox.failure)
+            self._give_up()
+            self._tell()
 
     # ---------------------------------------------------------------- pings
 
@@ -502,6 +509,9 @@ class WebSocket:
         self._pings.rest()
         if self._protocol.out:
             self._reply()
+        if self._outbox.failure is not None:
+            self._on_send_failure()
+            return
         self._plan_end()
         if not self._over:
             self._read()
@@ -601,13 +611,3 @@ class WebSocket:
         from .textfile import WebSocketFile
 
         return WebSocketFile(self)
-
-
-def _encode(message: Data, text: bool | None) -> tuple[int, bytes | memoryview]:
-    """(opcode, bytes) of a message, or of a part of one."""
-    if isinstance(message, str):
-        return (TEXT if text is None or text else BINARY), message.encode()
-    if not isinstance(message, (bytes, bytearray, memoryview)):
-        raise error("argument", f"{type(message).__name__} is no message: str, or bytes and its like")
-    data = message if isinstance(message, bytes) else memoryview(message).cast("B")
-    return (TEXT if text else BINARY), data

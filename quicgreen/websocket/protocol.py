@@ -18,6 +18,7 @@ from enum import IntEnum
 from typing import Any
 
 from .._frames import (
+    BINARY,
     CLOSE,
     FIN,
     MASK,
@@ -40,6 +41,9 @@ from .exceptions import MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, ConnectionClosed
 
 Piece = tuple[int, bytes, bool]
 """Of a message: TEXT or BINARY, bytes (UTF-8, checked), whether the message ends with it."""
+
+Data = str | bytes | bytearray | memoryview
+"""A message, or a part of one."""
 
 CONTROL_MAX = 125
 """RFC 6455, section 5.5."""
@@ -80,6 +84,16 @@ def close_payload(code: int, reason: str) -> bytes:
     if len(payload) > CONTROL_MAX:
         raise error("argument", f"a reason has at most {CONTROL_MAX - 2} bytes, not {len(payload) - 2}")
     return payload
+
+
+def encode(message: Data, text: bool | None) -> tuple[int, bytes | memoryview]:
+    """(opcode, bytes) of a message, or of a part of one."""
+    if isinstance(message, str):
+        return (TEXT if text is None or text else BINARY), message.encode()
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise error("argument", f"{type(message).__name__} is no message: str, or bytes and its like")
+    data = message if isinstance(message, bytes) else memoryview(message).cast("B")
+    return (TEXT if text else BINARY), data
 
 
 class Protocol:
