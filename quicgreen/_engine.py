@@ -85,6 +85,7 @@ FORKED: int = lib.QG_FORKED
 TOO_LARGE: int = lib.QG_TOO_LARGE
 REFUSED: int = lib.QG_REFUSED
 UNABLE: int = lib.QG_UNABLE
+SHORT: int = lib.QG_SHORT
 
 DRAIN_MORE: int = lib.QG_DRAIN_MORE
 UNKNOWN_LENGTH: int = lib.QG_UNKNOWN_LENGTH
@@ -469,6 +470,7 @@ class Engine:
             "extended_connect": bool(info.extended_connect),
             "max_datagram": info.max_datagram,
             "streams_left": info.streams_left,
+            "unknown_frame": info.unknown_frame,
         }
 
     def conn_stats(self, conn: int) -> dict[str, int] | None:
@@ -557,6 +559,10 @@ class Engine:
         return int(lib.qg_stream_shutdown(self._pointer, conn, stream, sides, code))
 
     # ---------------------------------------------------------------- counters
+
+    def datagrams_cut(self) -> int:
+        """How many were longer than the buffer that they were received into."""
+        return int(self._memory.counters.datagrams_cut)
 
     def counters(self) -> dict[str, int]:
         """The engine's counters, by the names of `qg_counters`."""
