@@ -454,7 +454,7 @@ class Session:
 
     def _begin(self) -> Pool:
         if self._closed:
-            raise error("state", "the session is closed")
+            raise error("state", "the session is closed", request_sent=False)
         if self._pool is not None and not self._pool.runtime.forked:
             self._pool.runtime.check("this session")  # raises: it was closed with its hub
         runtime = hub.current()

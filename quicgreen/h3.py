@@ -106,12 +106,14 @@ def exchange(
             if declared is None:
                 head += fields.length_line(len(body))
             elif declared != len(body):
-                raise error("content-length", f"{len(body)} bytes, announced as {declared}")
+                raise error(
+                    "content-length", f"{len(body)} bytes, announced as {declared}", request_sent=False
+                )
         if body.__class__ is not bytes or len(body) > INLINE_MAX:
             return _upload(connection, method, url, head, body, limit, on_done, declared)
     else:
         if declared:
-            raise error("content-length", f"no body, announced as {declared}")
+            raise error("content-length", f"no body, announced as {declared}", request_sent=False)
         body = b""
     runtime = connection._runtime
     engine = runtime.engine
