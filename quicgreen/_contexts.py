@@ -197,8 +197,10 @@ class Configuration:
                 value = kept = ffi.new("char[]", str(value).encode("ascii", "replace"))
             try:
                 setattr(options, item.name, value)
-            except (TypeError, OverflowError) as e:
-                raise error("argument", f"{item.name}={value!r}: {e}") from None
+            except TypeError:
+                raise error("argument", f"{item.name} is a number, not {value!r}") from None
+            except OverflowError:
+                raise error("argument", f"{item.name} cannot be {value!r}: too large, or negative") from None
         return kept
 
 

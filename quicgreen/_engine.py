@@ -129,6 +129,11 @@ def build_info() -> str:
     return str(ffi.string(lib.qg_build()).decode())
 
 
+def error_text(result: int) -> str:
+    """A result code in words."""
+    return str(ffi.string(lib.qg_error_text(result)).decode())
+
+
 def install_arena_cache() -> bool:
     """Make greenlets cheap to create (cext/python/arena_cache.h). `QUICGREEN_ARENA_CACHE=0` forbids it."""
     if os.environ.get("QUICGREEN_ARENA_CACHE", "1") == "0":
@@ -188,7 +193,7 @@ class Engine:
         pointer = lib.qg_engine_new(options, result)
         if pointer == ffi.NULL:
             number = ffi.errno if result[0] == SYSTEM else None
-            detail = os.strerror(number) if number else ffi.string(lib.qg_error_text(result[0])).decode()
+            detail = os.strerror(number) if number else error_text(result[0])
             raise error("engine", detail, errno=number)
         self._pointer = pointer
         self._mark = on_dirty
@@ -297,7 +302,7 @@ class Engine:
         end = used + n + m
         if end > self._out_size:
             if n + m > self._out_size:
-                raise error("argument", f"a head of {n} bytes cannot be sent")
+                raise error("argument", f"a head of {n} bytes cannot be sent: {self._out_size} are the most")
             lib.qg_engine_submit(self._pointer)
             used, end = 0, n + m
         if end > used:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -51,21 +52,23 @@ _UNKNOWN_FRAME = "unknown frame type "  # h3_control.c, of HTTP/3's frames
 _NOT_A_BREACH = {0x0, 0x1, 0x2, 0xB, 0xC, 0x10}
 
 
-def closing_error(flags: int, code: int, text: str) -> QuicException:
-    """The exception for the end of a connection (`QG_EVENT_CLOSED`)."""
+def closing_error(flags: int, code: int, text: str, where: str = "") -> QuicException:
+    """The exception for the end of a connection (`QG_EVENT_CLOSED`) with the peer at `where`."""
     remote = bool(flags & _engine.REMOTE)
+    at = f"{where}: " if where else ""
     if flags & _engine.ICMP:
-        return error("unreachable", text, errno=code, request_sent=False)
+        return error("unreachable", at + text, errno=code, request_sent=False)
     if flags & _engine.VERSION:
-        return error("version", remote=True, request_sent=False)
+        return error("version", where, remote=True, request_sent=False)
     if flags & _engine.TIMED_OUT:
-        established = flags & _engine.ESTABLISHED
-        return error("idle-timeout" if established else "handshake-timeout", request_sent=bool(established))
+        established = bool(flags & _engine.ESTABLISHED)
+        cause = "idle-timeout" if established else "handshake-timeout"
+        return error(cause, where, request_sent=established)
     if flags & _engine.LOST:
-        return error("lost", remote=True)
+        return error("lost", where, remote=True)
     if flags & _engine.TLS_ALERT:
         certificate = not remote and text.startswith("invalid certificate: ")
-        detail = text.removeprefix("invalid certificate: ") if certificate else text
+        detail = at + (text.removeprefix("invalid certificate: ") if certificate else text)
         return error(
             "certificate" if certificate else "alert",
             detail,
@@ -122,13 +125,18 @@ class BaseConnection:
         self.on_closed: Callable[[], None] | None = None
 
     @property
+    def _where(self) -> str:
+        """The peer, for messages; "" where it is plain."""
+        return ""
+
+    @property
     def closed(self) -> bool:
         """Over, whoever ended it."""
         return self._why is not None or self._engine.closed
 
     def closing_error(self) -> QuicException | None:
         """Why it is over, as an exception to raise; None while it is not."""
-        return None if self._why is None else closing_error(*self._why)
+        return None if self._why is None else closing_error(*self._why, self._where)
 
     def _on_event(self, record: Record) -> None:
         """In the hub's greenlet: note what happened, wake who waits."""
@@ -157,7 +165,7 @@ class BaseConnection:
     def _check(self) -> None:
         self._runtime.check("this connection")
         if self._why is not None:
-            raise closing_error(*self._why)
+            raise closing_error(*self._why, self._where)
 
     def _accept(self, timeout: float | None) -> Any:
         """What the peer opened next; None when the connection ended or `timeout` passed."""
@@ -318,14 +326,24 @@ class ClientConnection(BaseConnection):
             del runtime.targets[self._token]
             if rc == _engine.INVALID:
                 raise error("argument", f"{server_name!r} is not a server name")
-            cause = "limit" if rc == _engine.LIMIT else "engine"
-            raise error(cause, errno=value if rc == _engine.SYSTEM else None)
+            if rc == _engine.SYSTEM:
+                raise error("engine", os.strerror(value), errno=value)
+            if rc == _engine.LIMIT:
+                raise error("limit", "no more connections of one thread", request_sent=False)
+            raise error("memory" if rc == _engine.NOMEM else "engine", _engine.error_text(rc))
         self.id = value
+        self._address, self._name = address, server_name
         self.opened_at = time.monotonic()
         self.tickets: deque[Any] = deque(maxlen=_TICKETS_KEPT)
         """Session tickets that came and went to no store, oldest first."""
         self.in_flight = 0
         """Requests under way, as the pool counts them."""
+
+    @property
+    def _where(self) -> str:
+        ip, port = _engine.format_address(self._address[0])
+        named = self._name is not None and self._name != ip
+        return f"{self._name}, {ip} port {port}" if named else f"{ip} port {port}"
 
     def _on_event(self, record: Record) -> None:
         if record[TYPE] == TICKET:

@@ -310,6 +310,12 @@ CAUSES: dict[str, Cause] = {
         "opened before fork",
         "connections and servers stay with the process that made them: open new ones after fork",
     ),
+    "unanswered": Cause(
+        QuicServerException,
+        QUIC_ERROR_INVALID_STATE,
+        "the handler returned without answering",
+        "call respond() or start_response() on every way through it; the client got status 500",
+    ),
     "bind": Cause(
         QuicServerException,
         QUIC_ERROR_INTERNAL,
@@ -369,6 +375,12 @@ CAUSES: dict[str, Cause] = {
         QUIC_ERROR_INTERNAL,
         "Unable to initialize QUIC context",
         "descriptors or memory ran out: see ulimit -n and the system's log",
+    ),
+    "memory": Cause(
+        QuicException,
+        QUIC_ERROR_INTERNAL,
+        "there is no memory left",
+        "close what is no longer used; see ulimit -v and the system's log",
     ),
     "limit": Cause(
         QuicClientException,

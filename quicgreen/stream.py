@@ -39,7 +39,7 @@ _CAUSES = {
     -_engine.GONE: "stream-gone",
     -_engine.STATE: "state",
     -_engine.INVALID: "state",
-    -_engine.NOMEM: "engine",
+    -_engine.NOMEM: "memory",
     -_engine.LIMIT: "limit",
     -_engine.FORKED: "fork",
 }

@@ -403,7 +403,7 @@ def test_trailers_that_cannot_be_are_refused() -> None:
         (_engine.CLOSED, 0, "closed-here", False),
         (_engine.GONE, 0, "stream-gone", False),
         (_engine.STATE, 0, "state", False),
-        (_engine.NOMEM, 0, "engine", False),
+        (_engine.NOMEM, 0, "memory", False),
         (_engine.LIMIT, 0, "limit", False),
         (_engine.FORKED, 0, "fork", False),
         (-99, 0, "engine", False),
