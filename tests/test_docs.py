@@ -14,7 +14,7 @@ from pathlib import Path
 import gevent
 import pytest
 from helpers import reference
-from support import hello, serving
+from support import WARNINGS, hello, serving
 
 import quicgreen
 from quicgreen.cli import meanings
@@ -100,7 +100,7 @@ def test_an_example_prints_what_it_says(
         (tmp_path / name).symlink_to(path)
     environment = {
         **os.environ,
-        "PYTHONWARNINGS": "error",
+        "PYTHONWARNINGS": WARNINGS,
         "SSL_CERT_FILE": certificate.ca_certs,
         "XDG_CACHE_HOME": str(tmp_path),
         "QUICPRO_SHM_PATH": segment_path,

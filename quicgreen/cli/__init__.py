@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..exceptions import QuicException
 from . import explain, fetch, info, ping, serve, tickets, ws
-from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, words
+from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, warn, warnings_to, words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        status = command(options)
+        with warnings_to(warn):
+            status = command(options)
         flush(sys.stdout)
         return status
     except QuicException as e:

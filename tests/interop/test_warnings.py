@@ -101,6 +101,7 @@ def test_d10_round_trips_that_grew(ours: Peer, certificates: Authority) -> None:
     assert text.startswith("round trips take ")
 
 
+@pytest.mark.filterwarnings("error")
 def test_d10_where_warnings_are_errors_nothing_stays_open(ours: Peer, certificates: Authority) -> None:
     """The greenlet that asked gets it instead of its answer; the next one has its own."""
     config = QuicConfiguration(slow_handshake_ms=1)
@@ -109,7 +110,7 @@ def test_d10_where_warnings_are_errors_nothing_stays_open(ours: Peer, certificat
         quicgreen.Session(verify=certificates.ca_certs, config=config, timeout=20) as session,
     ):
         url = f"https://localhost:{link.port}/size/100000"
-        with pytest.raises(QuicWarningConnectionSlow):  # this run's filter makes errors of warnings
+        with pytest.raises(QuicWarningConnectionSlow):
             session.get(url)
         assert len(session.get(url).content) == 100_000
         (origin,) = session._pool.origins.values()
