@@ -4,8 +4,8 @@ Rules
 1. An `Engine` is one thread's; the layer above (`hub`) sees to that.
 2. What the engine returns is a count or a negative result code; nothing here raises for a code that a
    peer or a moment can cause. `hub` and `connection` turn codes into exceptions.
-3. Submissions are plain memory: they cost no call through cffi, which drops the GIL (`submitter.h` writes
-   them). The engine takes them, in order, at every call.
+3. Submissions are plain memory, and what is called for each request or message does not go through cffi,
+   which drops the GIL (`engine_calls.h`). The engine takes submissions, in order, at every call.
 4. Whoever gives C something to do sets `dirty`, so that the turn ends with a flush.
 5. Memory: `events`, `arena` and the submission buffers belong to the engine and die with `close`. An
    event's bytes live until the next `drain`; `take` copies them.
@@ -32,9 +32,6 @@ TYPE, FLAGS, STATUS, TOKEN, CONN, STREAM, CODE, OFFSET, PATH_LEN, HEAD_LEN, BODY
 
 _EVENT = struct.Struct("<HHIQQQQIIIIQ")
 assert _EVENT.size == ffi.sizeof("qg_event")
-
-_BYTES = ffi.typeof("uint8_t[]")
-"""Looked up once: by its name it would be at each call."""
 
 CONNECTED: int = lib.QG_EVENT_CONNECTED
 ACCEPTED: int = lib.QG_EVENT_ACCEPTED
@@ -82,6 +79,7 @@ FORKED: int = lib.QG_FORKED
 TOO_LARGE: int = lib.QG_TOO_LARGE
 REFUSED: int = lib.QG_REFUSED
 UNABLE: int = lib.QG_UNABLE
+SHORT: int = lib.QG_SHORT
 
 DRAIN_MORE: int = lib.QG_DRAIN_MORE
 UNKNOWN_LENGTH: int = lib.QG_UNKNOWN_LENGTH
@@ -123,6 +121,11 @@ if ABI != lib.QG_ABI:  # a stale module beside a newer package
 def build_info() -> str:
     """Versions of what is linked in."""
     return str(ffi.string(lib.qg_build()).decode())
+
+
+def error_text(result: int) -> str:
+    """A result code in words."""
+    return str(ffi.string(lib.qg_error_text(result)).decode())
 
 
 def install_arena_cache() -> bool:
@@ -173,8 +176,8 @@ class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_buffer", "_call", "_code", "_conn", "_events", "_flags", "_mark", "_memory", "_pointer", "_stream",
-        "_submit", "arena", "closed", "dirty", "fd", "pid", "respond",
+        "_buffer", "_call", "_conn", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena",
+        "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
     )  # fmt: skip
 
     def __init__(
@@ -198,7 +201,7 @@ class Engine:
         pointer = lib.qg_engine_new(options, result)
         if pointer == ffi.NULL:
             number = ffi.errno if result[0] == SYSTEM else None
-            detail = os.strerror(number) if number else ffi.string(lib.qg_error_text(result[0])).decode()
+            detail = os.strerror(number) if number else error_text(result[0])
             raise error("engine", detail, errno=number)
         self._pointer = pointer
         self._mark = on_dirty
@@ -210,14 +213,15 @@ class Engine:
         lib.qg_engine_memory_of(pointer, memory)
         self._events = ffi.buffer(memory.events, options.events * _EVENT.size)
         self.arena = ffi.buffer(memory.event_arena, options.event_bytes)
-        functions: dict[str, Callable[..., bool]] = {}
-        if lib.qg_submitter_bind(pointer, options, id(functions)) < 0:
+        functions: dict[str, Callable[..., Any]] = {}
+        if lib.qg_engine_calls(pointer, options, id(functions)) < 0:
             lib.qg_engine_free(pointer)
             raise error("engine", os.strerror(ENOMEM), errno=ENOMEM)
         self._submit = functions["submit"]
         self.respond = functions["respond"]
-        self._code = ffi.new("uint64_t *")
-        self._flags = ffi.new("uint32_t *")
+        self.stream_read = functions["stream_read"]
+        self.stream_read_on = functions["stream_read_on"]
+        self.stream_write = functions["stream_write"]
         self._conn = ffi.new("uint64_t *")
         self._stream = ffi.new("uint64_t *")
 
@@ -228,6 +232,7 @@ class Engine:
         if not self.closed:
             pointer = self._pointer
             self._forget()
+            self.stream_read = self.stream_read_on = self.stream_write = _closed
             self._pointer = self._memory = None
             lib.qg_engine_free(pointer)
 
@@ -311,7 +316,7 @@ class Engine:
 
     def head_too_large(self, head: bytes) -> QuicException:
         """What to raise when `respond` returns False."""
-        return error("argument", f"a head of {len(head)} bytes cannot be sent")
+        return error("argument", f"a head of {len(head)} bytes cannot be sent: a megabyte is the most")
 
     def reset(self, conn: int, stream: int, code: int) -> None:
         self.submit(OP_RESET, 0, conn, stream, 0, 0, code, b"", b"")
@@ -444,6 +449,7 @@ class Engine:
             "extended_connect": bool(info.extended_connect),
             "max_datagram": info.max_datagram,
             "streams_left": info.streams_left,
+            "unknown_frame": info.unknown_frame,
         }
 
     def conn_stats(self, conn: int) -> dict[str, int] | None:
@@ -485,23 +491,16 @@ class Engine:
     ) -> tuple[int, int, int]:
         """(bytes or result code, flags, the peer's code)."""
         self.touch()
-        target = ffi.from_buffer(_BYTES, buffer, True)
-        n = lib.qg_stream_read(
-            self._pointer, conn, stream, target, len(target), token, timeout_us, self._flags, self._code
-        )
-        ffi.release(target)
-        return n, self._flags[0], self._code[0]
+        result: tuple[int, int, int] = self.stream_read(conn, stream, buffer, token, timeout_us)
+        return result
 
     def write(
         self, conn: int, stream: int, data: Any, flags: int, token: int, timeout_us: int
     ) -> tuple[int, int]:
         """(bytes taken or result code, the peer's code). `data`: bytes, or any contiguous buffer."""
         self.touch()
-        source = data if data.__class__ is bytes else ffi.from_buffer("uint8_t[]", data)
-        n = lib.qg_stream_write(
-            self._pointer, conn, stream, source, len(data), flags, token, timeout_us, self._code
-        )  # fmt: skip
-        return n, self._code[0]
+        result: tuple[int, int] = self.stream_write(conn, stream, data, flags, token, timeout_us)
+        return result
 
     def send_trailers(self, conn: int, stream: int, head: bytes) -> int:
         self.touch()
@@ -521,6 +520,10 @@ class Engine:
         return int(lib.qg_stream_shutdown(self._pointer, conn, stream, sides, code))
 
     # ---------------------------------------------------------------- counters
+
+    def datagrams_cut(self) -> int:
+        """How many were longer than the buffer that they were received into."""
+        return int(self._memory.counters.datagrams_cut)
 
     def counters(self) -> dict[str, int]:
         """The engine's counters, by the names of `qg_counters`."""

@@ -454,6 +454,24 @@ def test_what_is_no_answer_is_not_submitted(
     pair.connect()  # the ring is as it was
 
 
+def test_what_is_no_buffer_is_not_read_or_written(pair: Pair) -> None:
+    conn = pair.connect()
+    engine = pair.client.engine
+    for read in (engine.stream_read, engine.stream_read_on):
+        for buffer in (b"", "text", memoryview(b"read-only"), memoryview(bytearray(8))[::2]):
+            with pytest.raises((TypeError, BufferError)):
+                read(conn, 0, buffer, 1, 0)
+        with pytest.raises(OverflowError):
+            read(-1, 0, bytearray(1), 1, 0)
+        with pytest.raises(TypeError, match="wrong number of arguments"):
+            read(conn, 0, bytearray(1), 1)
+    for data in ("text", 5, memoryview(bytes(8))[::2]):
+        with pytest.raises((TypeError, BufferError)):
+            engine.stream_write(conn, 0, data, 0, 1, 0)
+    with pytest.raises(TypeError, match="wrong number of arguments"):
+        engine.stream_write(conn, 0, b"")
+
+
 def test_an_answer_beyond_the_arena_is_not_taken(pair: Pair) -> None:
     assert pair.server.engine.respond(0, 1, 0, bytes(1 << 20), b"")
     assert not pair.server.engine.respond(0, 1, 0, bytes(1 << 20), b"x")
