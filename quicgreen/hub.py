@@ -41,6 +41,7 @@ from greenlet import getcurrent, greenlet
 
 from . import _engine
 from ._engine import DRAIN_MORE, TOKEN, Engine, Record
+from ._group import WorkerGroup
 from .exceptions import error
 
 thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
@@ -154,8 +155,12 @@ class Deadlines:
 class Runtime:
     """The engine of one hub, and who waits for what."""
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(
+        self, hub: Any, group: WorkerGroup | None = None, slot: int = 0, generation: int = 0
+    ) -> None:
         self.hub = hub
+        self.group = group
+        """The workers that it is one of; None: it is alone."""
         self.thread = thread_id()
         self.pid = os.getpid()
         self.forked = False
@@ -178,7 +183,7 @@ class Runtime:
         # they say; a callback of our own comes after those that are already waiting. libev does not run
         # a watcher in the iteration that it was started in, so until then it is a callback there too.
         self._uses_callback = True
-        self.engine = Engine(self._on_dirty)
+        self.engine = Engine(self._on_dirty, group=group, slot=slot, generation=generation)
         _engine.install_arena_cache()
         self._io = loop.io(self.engine.fd, _READ, ref=False)
         self._io.start(self._on_readable)
@@ -394,16 +399,35 @@ def _nothing() -> None:
 
 def current() -> Runtime:
     """The calling thread's runtime, made when there is none."""
+    return _existing() or _make()
+
+
+def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
+    """Make the calling thread's runtime as that of the worker that has this slot of the group: its servers
+    take the group's secrets, count there, and hand over what is another worker's.
+
+    Raises:
+        QuicClientException: the thread has a runtime already, or the slot has begun another life.
+    """
+    if _existing() is not None:
+        raise error("state", "a worker joins its group before anything else in its thread uses the network")
+    return _make(group, slot, generation)
+
+
+def _existing() -> Runtime | None:
+    runtime: Runtime | None = getattr(get_hub_if_exists(), "quicgreen_runtime", None)
+    return runtime if runtime is not None and not runtime.engine.closed else None
+
+
+def _make(group: WorkerGroup | None = None, slot: int = 0, generation: int = 0) -> Runtime:
     hub = get_hub_if_exists()
     runtime: Runtime | None = getattr(hub, "quicgreen_runtime", None)
-    if runtime is not None and not runtime.engine.closed:
-        return runtime
     if runtime is not None and runtime.forked:
         # The hub came through a fork. If gevent did not see it (a plain os.fork), its loop still shares
         # the parent's descriptors; after gevent.fork this does nothing more.
         gevent.reinit(hub)
     hub = get_hub()
-    runtime = hub.quicgreen_runtime = Runtime(hub)
+    runtime = hub.quicgreen_runtime = Runtime(hub, group, slot, generation)
     return runtime
 
 
