@@ -168,6 +168,35 @@ class WorkerGroup:
         """The slot whose socket a packet goes to when it is steered; -1: the kernel decides."""
         return int(lib.qg_group_steers_to(self.pointer, packet, len(packet)))
 
+    # ---------------------------------------------------------------- the dead
+
+    def reset(self, slot: int, fd: int) -> int | None:
+        """Tell the peers of a DEAD slot's connections that these are gone (RFC 9000, section 10.3), from the
+        UDP socket `fd`, which has the port that they know. Never waits; to be called until it returns 0.
+
+        Returns:
+            How many resets were sent, 1,100 at most; 0: all have been told; None: the socket is full now.
+
+        Raises:
+            QuicServerException: with cause "group", when the slot is not dead or the socket cannot be used.
+        """
+        sent = int(lib.qg_group_reset(self.pointer, slot, fd))
+        number = ffi.errno
+        if sent >= 0 or sent == lib.QG_AGAIN:
+            return sent if sent >= 0 else None
+        if sent == lib.QG_STATE:
+            raise error("group", f"slot {slot} is not dead")
+        if sent == lib.QG_SYSTEM:
+            raise error("group", f"descriptor {fd}: {os.strerror(number)}", errno=number)
+        raise error("argument", f"slot {slot}, descriptor {fd}")
+
+    def answer(self, packet: bytes) -> bytes:
+        """The stateless reset that answers a packet for a connection whose worker is gone, for who reads a
+        dead slot's socket; b"" when there is nothing to answer."""
+        out = ffi.new("uint8_t[64]")
+        n = lib.qg_group_answer(self.pointer, packet, len(packet), out)
+        return bytes(ffi.buffer(out, n))
+
     @staticmethod
     def _known(result: Any, slot: int) -> bool:
         if result == lib.QG_INVALID:

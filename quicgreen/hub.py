@@ -155,9 +155,12 @@ class Deadlines:
 class Runtime:
     """The engine of one hub, and who waits for what."""
 
-    def __init__(self, hub: Any, **membership: Any) -> None:
-        """`membership`: its engine's group, slot and generation, if it is a worker's."""
+    def __init__(
+        self, hub: Any, group: WorkerGroup | None = None, slot: int = 0, generation: int = 0
+    ) -> None:
         self.hub = hub
+        self.group = group
+        """The workers that it is one of; None: it is alone."""
         self.thread = thread_id()
         self.pid = os.getpid()
         self.forked = False
@@ -180,7 +183,7 @@ class Runtime:
         # they say; a callback of our own comes after those that are already waiting. libev does not run
         # a watcher in the iteration that it was started in, so until then it is a callback there too.
         self._uses_callback = True
-        self.engine = Engine(self._on_dirty, **membership)
+        self.engine = Engine(self._on_dirty, group=group, slot=slot, generation=generation)
         _engine.install_arena_cache()
         self._io = loop.io(self.engine.fd, _READ, ref=False)
         self._io.start(self._on_readable)
@@ -396,42 +399,41 @@ def _nothing() -> None:
 
 def current() -> Runtime:
     """The calling thread's runtime, made when there is none."""
-    hub = get_hub_if_exists()
-    runtime: Runtime | None = getattr(hub, "quicgreen_runtime", None)
-    if runtime is not None and not runtime.engine.closed:
-        return runtime
-    return _new_runtime(runtime)
-
-
-def _new_runtime(last: Runtime | None, **membership: Any) -> Runtime:
-    if last is not None and last.forked:
-        # The hub came through a fork. If gevent did not see it (a plain os.fork), its loop still shares
-        # the parent's descriptors; after gevent.fork this does nothing more.
-        gevent.reinit(last.hub)
-    hub = get_hub()
-    runtime: Runtime = Runtime(hub, **membership)
-    hub.quicgreen_runtime = runtime
-    return runtime
+    return _existing() or _make()
 
 
 def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
-    """Make the calling thread's runtime that of a worker: its engine counts, and lists its connections, in
-    the group's slot.
+    """Make the calling thread's runtime as that of the worker that has this slot of the group: its servers
+    take the group's secrets, count there, and hand over what is another worker's.
 
     Raises:
-        QuicClientException: with cause "state", when there is one already.
+        QuicClientException: the thread has a runtime already, or the slot has begun another life.
     """
-    runtime: Runtime | None = getattr(get_hub_if_exists(), "quicgreen_runtime", None)
-    if runtime is not None and not runtime.engine.closed:
-        raise error(
-            "state", "this thread has an engine, which is in no group: join before anything is opened"
-        )
-    return _new_runtime(runtime, group=group, slot=slot, generation=generation)
+    if _existing() is not None:
+        raise error("state", "a worker joins its group before anything else in its thread uses the network")
+    return _make(group, slot, generation)
 
 
 def exists() -> bool:
-    """Has the calling thread a hub?"""
+    """Has the calling thread a hub of gevent's?"""
     return get_hub_if_exists() is not None
+
+
+def _existing() -> Runtime | None:
+    runtime: Runtime | None = getattr(get_hub_if_exists(), "quicgreen_runtime", None)
+    return runtime if runtime is not None and not runtime.engine.closed else None
+
+
+def _make(group: WorkerGroup | None = None, slot: int = 0, generation: int = 0) -> Runtime:
+    hub = get_hub_if_exists()
+    runtime: Runtime | None = getattr(hub, "quicgreen_runtime", None)
+    if runtime is not None and runtime.forked:
+        # The hub came through a fork. If gevent did not see it (a plain os.fork), its loop still shares
+        # the parent's descriptors; after gevent.fork this does nothing more.
+        gevent.reinit(hub)
+    hub = get_hub()
+    runtime = hub.quicgreen_runtime = Runtime(hub, group, slot, generation)
+    return runtime
 
 
 def _after_fork_in_child() -> None:

@@ -65,11 +65,11 @@ class Server:
         max_body_bytes: the most that `request.read()` without a size returns.
         stream_timeout: seconds that reading or writing a body may wait for the client.
         sessions: hand over connections instead of requests.
-        keys: a key ring shared with other servers; None: one of the server's own.
+        keys: a key ring shared with other servers; None: its group's, or one of the server's own.
         early_data: take requests before a resumed handshake is complete (0-RTT). Each first flight counts
             once; what is not a whole GET, HEAD or OPTIONS waits for the handshake.
-        replay: the register of first flights, shared by all servers that share `keys`; None: one of the
-            server's own. With `keys` given it begins with two minutes without early data.
+        replay: the register of first flights, shared by all servers that share `keys`; None: its group's, or
+            one of the server's own. With `keys` given it begins with two minutes without early data.
         websocket: let clients ask for WebSockets (RFC 9220): see `Request.is_websocket`.
 
     Raises:
@@ -195,10 +195,13 @@ class Server:
         runtime = self._runtime = hub.current()
         engine = self._engine = runtime.engine
         self._spin()
+        group = runtime.group
         if self._early_data and self.replay_register is None:
-            self.replay_register = ReplayRegister(quiet=self._keys is not None)
+            quiet = self._keys is not None
+            self.replay_register = group.replay() if group is not None else ReplayRegister(quiet=quiet)
         # The ring must exist before the configuration that seals tickets with it.
-        self._keys = self._keys or Keys()
+        if self._keys is None:
+            self._keys = group.keys() if group is not None else Keys()
         configuration = Configuration(
             self._tls,
             self._transport,

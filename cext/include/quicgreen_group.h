@@ -132,15 +132,6 @@ int qg_group_steer(const qg_group *group, int fd);
 /* Which socket a packet goes to by that program, for tests and tools; -1: the kernel decides. */
 int qg_group_steers_to(const qg_group *group, const uint8_t *packet, size_t len);
 
-/* ---- end of cdef ---- */
-
-/* The same in a file, for processes that do not descend from each other; a folder in memory (tmpfs)
- * is best, since the file holds secrets. Who comes first makes it, for its user alone; one that is
- * there is used with the options it was made with. Also QG_STATE: it is not such a file, another
- * user's, open to others, of another version, or truncated. */
-qg_group *qg_group_open(const char *path, const qg_group_options *options, int *result, char *error,
-                        size_t error_capacity);
-
 /* ---------------------------------------------------------------- the dead */
 
 /* Tell the peers of slot `slot`'s listed connections that these are gone: a stateless reset (RFC 9000,
@@ -153,4 +144,13 @@ int qg_group_reset(qg_group *group, uint32_t slot, int fd);
  * dead slot's socket. Returns its length; 0: the packet is not for a connection id of this group whose
  * worker is gone, or too short to be answered. */
 size_t qg_group_answer(qg_group *group, const uint8_t *packet, size_t len, uint8_t *out);
+/* ---- end of cdef ---- */
+
+/* The same in a file, for processes that do not descend from each other; a folder in memory (tmpfs)
+ * is best, since the file holds secrets. Who comes first makes it, for its user alone; one that is
+ * there is used with the options it was made with. Also QG_STATE: it is not such a file, another
+ * user's, open to others, of another version, or truncated. */
+qg_group *qg_group_open(const char *path, const qg_group_options *options, int *result, char *error,
+                        size_t error_capacity);
+
 #endif

@@ -184,6 +184,7 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
         memcpy(conn->initial_cid, h->dcid, h->dcid_len);
         conn->initial_cid_len = (uint8_t)h->dcid_len;
     }
+    conn->retried = odcid_len > 0;
     if (odcid_len == 0) {
         ok = ok && qg__cid_issue(&e->cids, conn->id, conn->cids[0]) == QG_OK;
         conn->cid_count = ok;
@@ -200,6 +201,7 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
         return;
     }
     e->counters->connections_accepted++;
+    qg__conn_list(conn);
 }
 
 /* ------------------------------------------------------------- demultiplexing */

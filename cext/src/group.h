@@ -153,6 +153,19 @@ static inline uint8_t qg__life_state(uint64_t life) {
 /* The counters of a slot, for the engine that lives there. NULL: it is not this life's. */
 qg_counters *qg__group_counters(qg_group *group, uint32_t slot, uint32_t generation);
 
+/* List the connection at `place` of a worker's engine, with the ids by which its peer knows it (at most
+ * QG_LISTED_CIDS): the worker's own doing. False when the list is too short for that place. */
+bool qg__group_list(qg_group *group, uint32_t slot, uint32_t place, const qg_addr *peer,
+                    const qg_addr *local, const uint8_t (*cids)[QG_CID_LEN], uint32_t count);
+void qg__group_unlist(qg_group *group, uint32_t slot, uint32_t place);
+
+/* Does the worker that issued this id live? */
+bool qg__group_is_served(const qg_group *group, qg_cid_origin origin);
+
+/* qg_group_reset through a datapath. */
+struct qg_datapath;
+int qg__group_reset(qg_group *group, uint32_t slot, struct qg_datapath *dp, qg_keys *keys);
+
 /* Called between any two stores, when the program has such a function: the tests have, and die or stop
  * in it. Hidden, so that in the module it is NULL for sure. */
 __attribute__((weak, visibility("hidden"))) void qg__group_step(void);

@@ -72,9 +72,7 @@ class Slots:
         """Tell clients of the dead, as many as the socket takes. True: there are more to tell."""
         for slot in list(self._mourned):
             for _ in range(_RESETS_A_TURN):
-                told = (
-                    self.group.reset(slot, self.sockets.any().fileno()) if hasattr(self.group, "reset") else 0
-                )
+                told = self.group.reset(slot, self.sockets.any().fileno())
                 if told is None:
                     break
                 if told == 0:

@@ -144,9 +144,7 @@ class Worker:
             retry=settings.retry,
             max_connections=settings.max_connections,
             sessions=settings.interface == "session",
-            keys=self._group.keys(),
             early_data=settings.early_data,
-            replay=self._group.replay() if settings.early_data else None,
             websocket=settings.websocket,
         )
         self.server.start()

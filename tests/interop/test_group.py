@@ -1,0 +1,143 @@
+"""Workers of one group behind one port: whichever of them a client comes to, its session goes on, and its
+packets come to where its connection is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from helpers.processes import Workers
+from support import wait_until
+
+import quicgreen
+from quicgreen.testing import Authority, Certificate
+from quicgreen.tickets import MemoryTicketStore
+
+Start = Callable[..., Workers]
+
+
+@pytest.fixture
+def start(certificate: Certificate) -> Iterator[Start]:
+    started = []
+
+    def start(slots: int = 4, **options: Any) -> Workers:
+        options = {"cert": certificate.certfile, "key": certificate.keyfile, **options}
+        started.append(Workers(slots=slots, **options))
+        return started[-1]
+
+    yield start
+    for workers in started:
+        workers.stop()
+
+
+def visit(
+    workers: Workers, certificates: Authority, tickets: Any, path: str = "/worker"
+) -> tuple[int, bool | None]:
+    """A connection of its own for one request. The worker that answered, and what became of early data."""
+    with quicgreen.Session(verify=certificates.ca_certs, tickets=tickets, timeout=20.0) as session:
+        response = session.get(workers.url(path))
+        assert response.status_code == 200
+        response.connection.wait_established()
+        assert response.connection.is_resumed == (response.connection.early_data is not None)
+        return int(response.headers["x-worker"]), response.connection.early_data
+
+
+def total(workers: Workers, name: str) -> int:
+    """A counter, over all workers."""
+    return sum(counters[name] for counters in workers.do("info")["counters"])
+
+
+@pytest.mark.parametrize("retry", ["never", "always"])
+def test_a_session_is_taken_up_by_any_worker(start: Start, certificates: Authority, retry: str) -> None:
+    workers, tickets = start(retry=retry), MemoryTicketStore()
+    visits = [visit(workers, certificates, tickets, f"/hit/{i}") for i in range(40)]
+    assert visits[0][1] is None
+    assert [early for _, early in visits[1:]] == [True] * 39
+    told = workers.do("info")
+    assert len({slot for slot, _ in visits}) == 4
+    assert sorted(told["ran"], key=int) == [str(i) for i in range(40)]
+    assert [c["requests_received"] for c in told["counters"]] == [
+        sum(slot == s for slot, _ in visits) for s in range(4)
+    ]
+    assert wait_until(lambda: total(workers, "handshakes_resumed") == 39)
+    assert told["replay"] == {"first": 39, "repeated": 0, "full": 0, "quiet": 0}
+    assert total(workers, "unknown_connection_ids") == 0
+
+
+def test_keys_turn_while_workers_change(start: Start, certificates: Authority) -> None:
+    """A ticket of a key that is no longer current is taken by a worker that began after it."""
+    workers, tickets = start(2, period_s=1), MemoryTicketStore()
+    assert visit(workers, certificates, tickets)[1] is None
+    for slot in (0, 1, 0):
+        workers.do("kill", slot=slot)
+        workers.do("reset", slot=slot)
+        workers.do("spawn", slot=slot)
+        workers.do("steer")
+        time.sleep(1.1)
+        assert visit(workers, certificates, tickets)[1] is True
+
+
+def clients_of(
+    workers: Workers, certificates: Authority, count: int
+) -> list[tuple[int, quicgreen.Connection]]:
+    """Connections, and the worker that each is served by."""
+    clients = []
+    for _ in range(count):
+        connection = quicgreen.connect("127.0.0.1", workers.port, verify=certificates.ca_certs, timeout=20.0)
+        clients.append((int(connection.get("/worker").headers["x-worker"]), connection))
+    return clients
+
+
+def close(clients: list[tuple[int, quicgreen.Connection]]) -> None:
+    for _, connection in clients:
+        connection.close(timeout=None)
+
+
+@pytest.mark.parametrize("retry", ["never", "always"])
+def test_clients_of_a_dead_worker_are_told_and_the_others_go_on(
+    start: Start, certificates: Authority, retry: str
+) -> None:
+    workers = start(retry=retry)
+    clients = clients_of(workers, certificates, 24)
+    victim = clients[0][0]
+    theirs = [connection for slot, connection in clients if slot == victim]
+    assert workers.do("info")["listed"][victim] == len(theirs)
+    workers.do("kill", slot=victim)
+    workers.do("steer")
+    began = time.monotonic()
+    assert len(theirs) <= workers.do("reset", slot=victim) <= 3 * len(theirs)
+    assert wait_until(lambda: all(c.closed for c in theirs))
+    took = time.monotonic() - began
+    assert took < 2  # an idle timeout is 30 s
+    for connection in theirs:
+        assert isinstance(connection.closing_error(), quicgreen.QuicConnectionException)
+        assert "no longer knows" in str(connection.closing_error())
+    for slot, connection in clients:
+        if slot != victim:
+            assert connection.get("/worker").headers["x-worker"] == str(slot)
+    others = clients_of(workers, certificates, 8)
+    assert victim not in {slot for slot, _ in others}
+    workers.do("spawn", slot=victim)
+    workers.do("steer")
+    assert workers.do("info")["states"] == ["accepting"] * 4
+    more = clients_of(workers, certificates, 24)
+    assert victim in {slot for slot, _ in more}
+    close([*clients, *others, *more])
+
+
+def test_a_client_that_was_not_told_is_answered(start: Start, certificates: Authority) -> None:
+    """By whichever worker its next packet comes to."""
+    workers = start()
+    clients = clients_of(workers, certificates, 8)
+    victim = clients[0][0]
+    workers.do("kill", slot=victim)
+    workers.do("steer")
+    for slot, connection in clients:
+        if slot == victim:
+            with pytest.raises(quicgreen.QuicConnectionException, match="no longer knows"):
+                connection.get("/worker", timeout=10.0)
+        else:
+            assert connection.get("/worker").headers["x-worker"] == str(slot)
+    close(clients)
