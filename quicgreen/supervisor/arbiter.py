@@ -146,7 +146,7 @@ class Supervisor:
             worker.set_title(self.settings, f"supervisor [{self.settings.proc_name or self.name}]")
             self.started_at = time.time()
             self._loop()
-        self.settings.hook("on_exit", self)
+        self._hook("on_exit")
         return self._status
 
     @property
@@ -159,6 +159,14 @@ class Supervisor:
         """(ip, port) that is served."""
         host, port = self.sockets.address[:2]
         return host, port
+
+    def _hook(self, name: str, *arguments: Any, of: Generation | None = None) -> None:
+        """Call it. What it raises is logged: workers are not to end for it."""
+        settings = of.settings if of is not None else self.settings
+        try:
+            settings.hook(name, self, *arguments)
+        except Exception:
+            _log.exception("the hook %s", name)
 
     def _change_folder(self, folder: str) -> None:
         try:
@@ -253,7 +261,7 @@ class Supervisor:
             )
         else:
             say("worker %d ended with %s (pid %d)", child.slot, how, child.pid)
-        child.generation.settings.hook("child_exit", self, child)
+        self._hook("child_exit", child, of=child.generation)
         if child.state == DRAINING or self._stopping:
             return
         if not child.has_served:
@@ -318,20 +326,20 @@ class Supervisor:
         return [c for c in self.children if c.generation is generation and c.state in (STARTING, SERVING)]
 
     def _fork(self, generation: Generation) -> bool:
-        slot = self._slots.choose({c.slot for c in self.children})
-        if slot is None:
-            self._make_room()
-            return False
-        self._starved = False
-        child = Child(slot, self._ages, generation)
-        self._ages += 1
-        generation.settings.hook("pre_fork", self, child)
         try:
+            slot = self._slots.choose({c.slot for c in self.children})
+            if slot is None:
+                self._make_room()
+                return False
+            self._starved = False
+            child = Child(slot, self._ages, generation)
+            self._hook("pre_fork", child, of=generation)
             child.fork(self._in_child)
-        except OSError as e:
-            _log.error("no process can be made: %s", e)
+        except OSError as e:  # of ours too
+            _log.error("no worker can be forked: %s", e)
             self._fork_at = time.monotonic() + _TURN_S
             return False
+        self._ages += 1
         self.children.append(child)
         return True
 
@@ -367,7 +375,7 @@ class Supervisor:
         self._current.serving_since = time.monotonic()
         _log.info("serving on %s (UDP) with %d workers, pid %d", self.sockets, self.num_workers, self.pid)
         self._notifier.ready(f"{self.num_workers} workers")
-        self.settings.hook("when_ready", self)
+        self._hook("when_ready")
         if self._announce is not None:
             self._announce(self)
 
@@ -389,7 +397,7 @@ class Supervisor:
             if getattr(settings, name) != getattr(self.settings, name):
                 _log.warning("%s is not changed by a reload: it stays %r", name, getattr(self.settings, name))
                 settings = dataclasses.replace(settings, **{name: getattr(self.settings, name)})
-        settings.hook("on_reload", self)
+        self._hook("on_reload")
         tls = self._current.tls
         try:
             if settings.certfile or self.settings.certfile:
@@ -468,7 +476,7 @@ class Supervisor:
         before, self.num_workers = self.num_workers, count
         if count != before:
             _log.info("%d workers instead of %d", count, before)
-            self.settings.hook("nworkers_changed", self, count, before)
+            self._hook("nworkers_changed", count, before)
 
     def _show(self) -> None:
         """Where everybody is: a line each in the log, and their stacks on stderr."""

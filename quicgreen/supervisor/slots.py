@@ -7,7 +7,7 @@ import logging
 import os
 
 from .._group import ACCEPTING, DEAD, DRAINING, FREE, WorkerGroup, WorkerInfo
-from ..exceptions import error
+from ..exceptions import QuicException, error
 from .children import Child
 from .sockets import SocketGroup
 
@@ -72,7 +72,11 @@ class Slots:
         """Tell clients of the dead, as many as the socket takes. True: there are more to tell."""
         for slot in list(self._mourned):
             for _ in range(_RESETS_A_TURN):
-                told = self.group.reset(slot, self.sockets.any().fileno())
+                try:
+                    told = self.group.reset(slot, self.sockets.any().fileno())
+                except QuicException as e:
+                    _log.error("clients of the dead worker %d are not told: %s", slot, e)
+                    told = 0
                 if told is None:
                     break
                 if told == 0:

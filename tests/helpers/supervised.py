@@ -53,10 +53,10 @@ def handle(request):
             gevent.sleep(0.02)
         stream.finish()
         return
-    elif what == "once":
-        with open(rest.replace("+", "/"), "a") as file:
-            file.write("x")
     body = request.read()
+    if what == "note":
+        with open(rest, "ab", buffering=0) as file:
+            file.write(body)
     request.respond(200, headers, body or b"from %d\\n" % os.getpid())
 """
 
