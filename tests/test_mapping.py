@@ -22,7 +22,7 @@ NAMES = {
 
 WHOLE = {
     "build", "docs", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
-    "websocket_chat",
+    "websocket_chat", "workers",
 }  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""
 

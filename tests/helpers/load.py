@@ -6,6 +6,7 @@ import itertools
 import time
 from array import array
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
@@ -13,12 +14,13 @@ from gevent.event import Event
 
 import quicgreen
 
+from .commands import START_S
 from .supervised import Supervised
 
 
 class Load:
-    """`clients` greenlets, each with a connection of its own, which send GET and POST in turn, back to back or
-    at a fixed rate, until `stop`.
+    """`clients` greenlets, each with a connection of its own, which send GET and POST in turn, back to back
+    or at a fixed rate, until `stop`.
 
     A request is lost when its client saw neither the right bytes nor a refusal after which it tried again by
     itself.
@@ -90,9 +92,7 @@ class Load:
 
     def percentile(self, share: float, since: float = 0.0, until: float = float("inf")) -> float:
         """Seconds, of requests that were answered in that time."""
-        found = sorted(
-            took for when, took in zip(self.when, self.took, strict=True) if since <= when < until
-        )
+        found = sorted(took for when, took in zip(self.when, self.took, strict=True) if since <= when < until)
         return found[min(len(found) - 1, int(len(found) * share))]
 
 
@@ -106,3 +106,52 @@ def explained(load: Load, **more: Any) -> str:
     """One line of what happened."""
     told = {"answered": load.answered, "lost": len(load.lost), "workers": len(load.workers), **more}
     return ", ".join(f"{name} {value}" for name, value in told.items())
+
+
+@dataclass
+class Resumptions:
+    """What became of connections that took up a session."""
+
+    count: int = 0
+    resumed: int = 0
+    early: int = 0
+    """The server took early data."""
+    requests_early: int = 0
+    """The request was in it: without a delay on the way the handshake may be complete before it leaves."""
+    elsewhere: int = 0
+    """Served by a worker that did not issue the ticket."""
+    tickets: list[tuple[Any, str]] = field(default_factory=list, repr=False)
+    """Unused ones, and the process that issued each."""
+
+
+def resume_elsewhere(
+    server: Supervised, count: int, tickets: list[tuple[Any, str]] | None = None, *, pause_s: float = 0.0
+) -> Resumptions:
+    """Connect so often, each time with the ticket of an earlier connection (the first ones may be given), and
+    a GET in early data."""
+    found = Resumptions(tickets=list(tickets or []))
+    if not found.tickets:
+        _visit(server, None, found)
+    for _ in range(count):
+        gevent.sleep(pause_s)
+        ticket, issuer = found.tickets.pop(0)
+        found.count += 1
+        found.elsewhere += _visit(server, ticket, found) != issuer
+    return found
+
+
+def _visit(server: Supervised, ticket: Any, found: Resumptions) -> str:
+    """The process that served it."""
+    with quicgreen.connect(
+        "127.0.0.1", server.port, verify=False, ticket=ticket, early_data=True, timeout=START_S
+    ) as connection:
+        response = connection.get("/", timeout=START_S)
+        pid = response.headers["x-pid"]
+        assert response.content == b"from %s\n" % pid.encode()
+        new = connection.export_ticket(START_S)
+        assert new is not None
+        found.tickets.append((new, pid))
+        found.resumed += connection.is_resumed
+        found.early += connection.early_data is True
+        found.requests_early += response.headers["x-early"] == "True"
+        return str(pid)
