@@ -94,7 +94,7 @@ def closing_error(flags: int, code: int, text: str, where: str = "") -> QuicExce
 
 
 _LOOK_S = 1.0
-"""How often a connection is looked at while it is used: it costs some microseconds."""
+"""How often a connection is looked at while it is used (docs/decisions/018)."""
 
 _SLOWER = 4
 """Round trips this many times as long as the quickest: queues on the way are full, or it is another way."""
@@ -433,10 +433,11 @@ class ClientConnection(BaseConnection):
     def look(self) -> None:
         """Warn of what is slow and of what was dropped, each once. For greenlets that use the connection,
         when `look_at` has passed: nothing in the hub warns, and no request pays for it."""
-        self.look_at = time.monotonic() + _LOOK_S
+        now = time.monotonic()
         engine = self._engine
-        if engine.closed:
+        if now < self.look_at or engine.closed:
             return
+        self.look_at = now + _LOOK_S
         self._warn_slow()
         frame = (engine.conn_info(self.id) or {}).get("unknown_frame")
         if frame and self._first("frame"):
