@@ -79,9 +79,10 @@ def closing_error(flags: int, code: int, text: str, where: str = "") -> QuicExce
     application = bool(flags & _engine.APP)
     if not application and code == _FRAME_ENCODING_ERROR:
         # quiche says no type, and the peer's CONNECTION_CLOSE does (RFC 9000, section 19.19), which it drops.
-        return error("unknown-frame", text or "or one that is badly encoded", wire_code=code, remote=remote)
+        detail, joint = (text, ": ") if text else ("or one that is badly encoded", ", ")
+        return error("unknown-frame", detail, wire_code=code, remote=remote, joint=joint)
     if not remote and text.startswith(_UNKNOWN_FRAME):
-        return error("unknown-frame", text.removeprefix(_UNKNOWN_FRAME), wire_code=code)
+        return error("unknown-frame", text.removeprefix(_UNKNOWN_FRAME), wire_code=code, joint=" ")
     name = code_name(code, application)
     detail = f"{name}: {text}" if text else name
     if code == (H3_NO_ERROR if application else 0) or (application and code == 0):

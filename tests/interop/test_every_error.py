@@ -144,7 +144,7 @@ def test_d5_a_frame_of_http2(
     """RFC 9114, section 7.2.8. Of HTTP/3's frames the number is known."""
     with raising(quicgreen.QuicErrorUnknownFrame, "unknown-frame", 6) as caught:
         session.post(aioquic.url(f"/frame/{kind}"))
-    assert re.match(rf"Received unknown QUIC frame type.* 0x{kind}\b", str(caught.value))
+    assert re.match(rf"Received unknown QUIC frame type 0x{kind} ", str(caught.value))
     assert (caught.value.wire_code, caught.value.remote) == (0x105, False)
     assert closed_with(counters, aioquic, 0x105)
 
@@ -167,7 +167,8 @@ def test_d8_socket(silent: Peer) -> None:
     silent.kill()
     with raising(quicgreen.QuicSocketException, "unreachable", 3) as caught:
         quicgreen.connect(*silent.address, timeout=5)
-    assert isinstance(caught.value, ConnectionError)
+    # Who asks for a connection and gets none may catch it as that, as in the documentation's example.
+    assert isinstance(caught.value, quicgreen.QuicConnectionException)
     assert caught.value.errno == 111
     assert f"127.0.0.1 port {silent.port}: Connection refused" in str(caught.value)
     assert caught.value.request_sent is False
