@@ -49,8 +49,7 @@ _MALFORMED = ("malformed", "body-too-short")
 
 
 def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True) -> QuicException:
-    """The exception for a result code of the engine (given positive) and the peer's code. Who has read a
-    part of a body already is warned, too, that there is no more."""
+    """The exception for a result code of the engine (given positive) and the peer's code."""
     cause = _CAUSES.get(result, "engine")
     by_peer = cause in ("reset", "stopped", "refused")
     detail = ""
@@ -61,8 +60,6 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
         detail = f"code {code}" if raw else code_name(code, True)
     elif result == -_engine.INVALID:
         detail = "another greenlet does the same on this stream"
-    if cause == "body-too-short":
-        warn(CAUSES[cause].message, QuicWarningPartialData)
     return error(
         cause,
         detail,
@@ -70,6 +67,14 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
         remote=by_peer,
         request_sent=sent and cause != "refused",
     )
+
+
+def told(e: QuicException) -> QuicException:
+    """`e`, which is about to be raised in a greenlet of the application: who has a part of a body, or may
+    have one, is warned as well."""
+    if e.cause == "body-too-short":
+        warn(CAUSES[e.cause].message, QuicWarningPartialData)
+    return e
 
 
 class Stream:
@@ -153,7 +158,7 @@ class Stream:
                     self._end_reading(flags)
                 return n
             if n != AGAIN:
-                raise self._failure(n, code)
+                raise told(self._failure(n, code))
             self._wait(token, "reading")
 
     def read(self, size: int = -1, limit: int | None = None) -> bytes:
@@ -270,7 +275,7 @@ class Stream:
         if kind == DEADLINE:
             raise error("deadline", f"{doing} stream {self.id}, after {self.timeout} s")
         if kind == STREAM_ERROR:
-            raise self._failure(-record[STATUS], record[_engine.CODE])
+            raise told(self._failure(-record[STATUS], record[_engine.CODE]))
 
     def _failure(self, result: int, code: int) -> QuicException:
         """`result`: a negative code. Nothing more can be done with that side of the stream."""

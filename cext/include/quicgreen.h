@@ -34,7 +34,7 @@
 /* ---- cdef ---- */
 
 /* Changes with every change to a record, an option struct or a function of this file. */
-#define QG_ABI 4
+#define QG_ABI 5
 
 /* ---------------------------------------------------------------- results */
 

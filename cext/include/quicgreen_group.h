@@ -135,9 +135,9 @@ int qg_group_steers_to(const qg_group *group, const uint8_t *packet, size_t len)
 /* ---------------------------------------------------------------- the dead */
 
 /* Tell the peers of slot `slot`'s listed connections that these are gone: a stateless reset (RFC 9000,
- * section 10.3) for each of their ids, from the UDP socket `fd`, which has the port that they know. Each
- * is taken off the list. At most 1024 resets a call, and none waits. Returns how many were sent, 0:
- * nothing is left; QG_AGAIN: the socket is full; QG_STATE: the slot is not DEAD; QG_INVALID. */
+ * section 10.3) for each of their ids, from the UDP socket `fd`. Those are told that know this socket's
+ * port (and family), and taken off the list. Some 1024 resets a call; it never waits. Returns how many
+ * were sent, 0: nobody is left to be told; QG_AGAIN: the socket is full; QG_STATE: the slot is not DEAD; QG_INVALID. */
 int qg_group_reset(qg_group *group, uint32_t slot, int fd);
 
 /* Write a stateless reset into `out` (64 bytes) in answer to a packet of `len` bytes, for who reads a

@@ -4,9 +4,7 @@
  * section 14.1) or for an unknown connection costs a look at its header; answers to strangers are
  * rationed and shorter than what they answer; state is made only for an Initial that decrypts. */
 #include "engine.h"
-
-/* The least a packet can be: one byte, an id, and what header protection and the AEAD need. */
-#define PACKET_MIN 21
+#include "steer.h"
 
 /* RFC 9000, section 14.1. */
 #define INITIAL_MIN 1200
@@ -15,6 +13,15 @@
  * thousand clients a second; a flood gains nothing. */
 #define ANSWER_BURST 100
 #define ANSWER_RATE  1000
+
+/* Packets handed to other workers: as many as one of them can use. A flood of forged ids takes no more
+ * of them than it would by going there itself. */
+#define HAND_OVER_BURST 10000
+#define HAND_OVER_RATE  100000
+
+/* After a listener was stopped it accepts those whom it sent a Retry: nobody else can, since their packets
+ * come here. */
+#define LAST_RETRY_NS (QG_TOKEN_VALID_S * QG_NS_PER_S)
 
 typedef struct long_header {
     uint32_t version;
@@ -134,6 +141,47 @@ static void reset_unknown(qg_endpoint *ep, const uint8_t *cid, size_t received, 
     }
 }
 
+/* ------------------------------------------------------------- other workers' packets */
+
+/* Not twice: two workers that take each other for the right one would never stop. */
+static void hand_over(qg_endpoint *ep, uint32_t slot, const uint8_t *data, size_t len,
+                      const qg_addr *from, const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    if (e->handed_over ||
+        !qg__bucket_take(&e->handover_bucket, e->now_ns, HAND_OVER_BURST, HAND_OVER_RATE)) {
+        e->counters->handed_over_lost++;
+        return;
+    }
+    qg__handover_add(&e->handover, slot, data, len, from, to);
+}
+
+/* Is this id another worker's, and does he live? Then the packet is his, and no business of ours whatever
+ * becomes of it: a reset would end a connection that is well. */
+static bool is_anothers(qg_endpoint *ep, const uint8_t *cid, const uint8_t *data, size_t len,
+                        const qg_addr *from, const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    qg_cid_origin origin;
+    uint32_t index;
+    if (e->group == NULL || !ep->listening || !qg__cid_read(cid, QG_CID_LEN, &origin, &index) ||
+        origin.slot == e->cids.origin.slot || !qg__group_is_served(e->group, origin)) {
+        return false;
+    }
+    hand_over(ep, origin.slot, data, len, from, to);
+    return true;
+}
+
+/* We take no new connections any more: does somebody else? */
+static bool passed_on(qg_endpoint *ep, const uint8_t *data, size_t len, const qg_addr *from,
+                      const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    int slot = e->group != NULL && ep->stopping ? qg__steer_stranger(e->group, data, len) : -1;
+    if (slot < 0 || slot == e->cids.origin.slot) {
+        return false;
+    }
+    hand_over(ep, (uint32_t)slot, data, len, from, to);
+    return true;
+}
+
 /* ------------------------------------------------------------- a new connection */
 
 /* A valid token tells the original id; its length, or 0 when no token was needed, or -1: go away.
@@ -168,7 +216,8 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
     if (odcid_len < 0) {
         return;
     }
-    qg_conn *conn = ep->stopping || ep->connections >= ep->listen.max_connections
+    bool late = ep->stopping && (odcid_len == 0 || e->now_ns > ep->stopped_ns + LAST_RETRY_NS);
+    qg_conn *conn = late || ep->connections >= ep->listen.max_connections
                         ? NULL
                         : qg__conn_new(e, ep, ep->config, true, to, from);
     if (conn == NULL) {
@@ -206,6 +255,17 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
 
 /* ------------------------------------------------------------- demultiplexing */
 
+/* A client that has completed a handshake with a worker that is gone, which did not get to see the end of
+ * it, sends nothing else for a while. Before that it knows no token. */
+static bool is_of_the_dead(const qg_endpoint *ep, const long_header *h) {
+    const qg_engine *e = ep->engine;
+    qg_cid_origin origin;
+    uint32_t index;
+    return e->group != NULL && ep->listening && h->type == 2 &&
+           qg__cid_read(h->dcid, h->dcid_len, &origin, &index) &&
+           origin.host_id == e->cids.origin.host_id && !qg__group_is_served(e->group, origin);
+}
+
 static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr *from,
                       const qg_addr *to) {
     qg_engine *e = ep->engine;
@@ -215,12 +275,19 @@ static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr 
         return;
     }
     qg_conn *conn = find(e, h.dcid, h.dcid_len);
+    bool ours = h.dcid_len == QG_CID_LEN && conn == NULL;
     if (conn != NULL && conn->endpoint == ep) {
         deliver(conn, data, len, from, to);
+    } else if (ours && is_anothers(ep, h.dcid, data, len, from, to)) {
+        return;
+    } else if (ours && is_of_the_dead(ep, &h)) {
+        reset_unknown(ep, h.dcid, len, from, to);
     } else if (conn != NULL || !ep->listening || h.version == 0 || len < INITIAL_MIN) {
         e->counters->datagrams_junk++;
     } else if (!quiche_version_is_supported(h.version)) {
         offer_versions(ep, &h, from, to);
+    } else if (h.type <= 1 && h.token_len == 0 && passed_on(ep, data, len, from, to)) {
+        return;
     } else if (h.type == 0 && h.dcid_len >= 8 && (data[0] & 0x40) != 0) {
         accept_initial(ep, &h, data, len, from, to);
     } else {
@@ -263,8 +330,7 @@ static void take_short(qg_endpoint *ep, uint8_t *data, size_t len, const qg_dgra
         return;
     }
     e->counters->unknown_connection_ids++;
-    qg_dgram one = {data, (uint32_t)len, (uint32_t)len, whole->from, whole->to};
-    if (ep->unknown != NULL && ep->unknown(ep->unknown_arg, e, ep->index, &one, data + 1)) {
+    if (is_anothers(ep, data + 1, data, len, &whole->from, &whole->to)) {
         return;
     }
     if (ep->listening) {
@@ -285,7 +351,7 @@ void qg__endpoint_receive(qg_endpoint *ep, const qg_dgram *dgram) {
         size_t len = qg__min(segment, dgram->len - at);
         e->counters->datagrams_received++;
         e->counters->receive_coalesced += segment < dgram->len;
-        if (len < PACKET_MIN) {
+        if (len < QG_PACKET_MIN) {
             e->counters->datagrams_junk++;
         } else if (data[0] & 0x80) {
             take_long(ep, data, len, &dgram->from, &dgram->to);

@@ -183,12 +183,16 @@ int qg_engine_inject(qg_engine *e, int index, uint8_t *packet, size_t len, const
     return QG_OK;
 }
 
-void qg__endpoint_set_unknown(qg_engine *e, int index, qg_unknown_cid exit, void *arg) {
-    qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep != NULL) {
-        ep->unknown = exit;
-        ep->unknown_arg = arg;
+qg_endpoint *qg__endpoint_at(qg_engine *e, const qg_addr *to) {
+    for (int i = 0; i < e->endpoint_count; i++) {
+        qg_endpoint *ep = e->endpoints[i];
+        /* Family and port; then the address, unless it has all of them. */
+        if (ep != NULL && ep->listening && memcmp(ep->dp->local.bytes, to->bytes, 4) == 0 &&
+            (ep->dp->wildcard || qg__addr_equal(&ep->dp->local, to))) {
+            return ep;
+        }
     }
+    return NULL;
 }
 
 /* ------------------------------------------------------------- client sockets */
@@ -253,6 +257,7 @@ int qg_listen_stop(qg_engine *e, int index) {
     }
     e->now_ns = qg__now_ns();
     ep->stopping = true;
+    ep->stopped_ns = e->now_ns;
     for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
         qg__conn_drain(QG_CONTAINER(l, qg_conn, of_endpoint));
     }

@@ -18,6 +18,12 @@
 #define ERRORS_MAX  16
 #define EPOLL_BATCH 32
 
+/* Messages of other workers that a turn takes, each up to 64 KiB. */
+#define HANDED_OVER_MAX 8
+
+/* How soon to try again when another worker's socket is full: nobody tells when it is not. */
+#define HAND_OVER_AGAIN_NS (1 * QG_NS_PER_MS)
+
 /* Packets a turn sends. What is left goes in the next one, after acknowledgements were read: a
  * large window sent at once overruns the receiver's socket buffer. */
 #define FLUSH_PACKETS 2048
@@ -65,7 +71,16 @@ static int init_descriptors(qg_engine *e) {
         epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->timer_fd, &ev) != 0) {
         return QG_SYSTEM;
     }
-    return QG_OK;
+    if (e->group == NULL) {
+        return QG_OK;
+    }
+    qg_cid_origin self = e->cids.origin;
+    int rc = qg__handover_open(&e->handover, e->group, self.slot, self.generation, e->counters);
+    ev.data.ptr = &e->handover;
+    if (rc == QG_OK && epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->handover.fd, &ev) != 0) {
+        rc = QG_SYSTEM;
+    }
+    return rc;
 }
 
 static bool options_valid(const qg_engine_options *o) {
@@ -115,7 +130,7 @@ qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     qg__link_init(&e->work);
     qg__link_init(&e->dirty);
     qg__link_init(&e->failed);
-    e->epoll_fd = e->timer_fd = -1;
+    e->epoll_fd = e->timer_fd = e->handover.fd = -1;
     e->slot_free = UINT32_MAX;
     e->max_connections = o->max_connections;
     e->armed_ns = QG_NEVER;
@@ -163,6 +178,7 @@ void qg_engine_free(qg_engine *e) {
     if (e->timer_fd >= 0) {
         close(e->timer_fd);
     }
+    qg__handover_close(&e->handover, e->abandoned);
     qg__timers_free(&e->timers);
     qg__cid_free(&e->cids);
     qg__hash_free(&e->initial_cids);
@@ -188,6 +204,7 @@ void qg_engine_abandon(qg_engine *e) {
     e->abandoned = true;
     close(e->epoll_fd);
     close(e->timer_fd);
+    qg__handover_close(&e->handover, true);
     for (int i = 0; i < e->endpoint_count; i++) {
         if (e->endpoints[i] != NULL && e->endpoints[i]->dp->fd >= 0) {
             close(e->endpoints[i]->dp->fd);
@@ -374,18 +391,51 @@ static int receive(qg_endpoint *ep, int rounds, bool *room) {
     return total;
 }
 
+/* Take what other workers got that is ours. */
+static void receive_handed_over(qg_engine *e, bool *room) {
+    qg_dgram dgram;
+    e->handed_over = true;
+    for (int i = 0; i < HANDED_OVER_MAX && *room && qg__handover_receive(&e->handover); i++) {
+        while (qg__handover_next(&e->handover, &dgram)) {
+            qg_endpoint *ep = qg__endpoint_at(e, &dgram.to);
+            if (ep != NULL) {
+                qg__endpoint_receive(ep, &dgram);
+            }
+        }
+        *room = work(e);
+    }
+    e->handed_over = false;
+}
+
+/* Send what we got that is other workers'. One that is found dead is dead for all, and whoever found it so
+ * tells its peers, from a socket that they know. */
+static void hand_over(qg_engine *e) {
+    int dead = qg__handover_flush(&e->handover);
+    for (int i = 0; dead >= 0 && i < e->endpoint_count; i++) {
+        qg_endpoint *ep = e->endpoints[i];
+        if (ep != NULL && ep->listening) {
+            qg__group_reset(e->group, (uint32_t)dead, ep->dp, e->keys);
+        }
+    }
+}
+
 static int receive_all(qg_engine *e, bool *room) {
     int total = 0;
-    if (e->endpoint_count == 1 && e->endpoints[0] != NULL) {
+    if (e->endpoint_count == 1 && e->endpoints[0] != NULL && e->group == NULL) {
         return receive(e->endpoints[0], ROUNDS, room); /* asking costs as much as trying */
     }
     struct epoll_event ready[EPOLL_BATCH];
     int n = epoll_wait(e->epoll_fd, ready, EPOLL_BATCH, 0);
     for (int i = 0; i < n && *room; i++) {
         qg_endpoint *ep = ready[i].data.ptr;
-        if (ep != NULL && (ready[i].events & ~(uint32_t)EPOLLOUT)) {
+        if (ready[i].data.ptr == &e->handover) {
+            receive_handed_over(e, room);
+        } else if (ep != NULL && (ready[i].events & ~(uint32_t)EPOLLOUT)) {
             total += receive(ep, ROUNDS, room);
         }
+    }
+    if (e->group != NULL) {
+        hand_over(e);
     }
     return total;
 }
@@ -446,6 +496,9 @@ static void run_timers(qg_engine *e, bool *room) {
 static void arm(qg_engine *e, bool soon) {
     const qg_timer *first = qg__timers_first(&e->timers);
     uint64_t due = soon ? e->now_ns : first != NULL ? first->deadline_ns : QG_NEVER;
+    if (e->handover.out_count > 0) {
+        due = qg__min64(due, e->now_ns + HAND_OVER_AGAIN_NS);
+    }
     if (due >= e->armed_ns && e->armed_ns > e->now_ns) {
         return;
     }

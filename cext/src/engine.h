@@ -25,6 +25,7 @@
 #include "endpoint.h"
 #include "event.h"
 #include "group.h"
+#include "handover.h"
 #include "hash.h"
 #include "keys.h"
 #include "pool.h"
@@ -87,6 +88,8 @@ struct qg_engine {
     qg_counters *counters;
     qg_keys *keys;
     qg_group *group; /* NULL: it is alone */
+    qg_handover handover;
+    bool handed_over; /* what is being taken came from another worker */
 
     qg_pool conn_pool, stream_pool, pending_pool;
     qg_timers timers;
@@ -105,9 +108,9 @@ struct qg_engine {
     unsigned client_next[2];
 
     uint32_t spin_us;
-    qg_bucket reset_bucket, version_bucket, offer_bucket; /* acceptor.c */
-    uint8_t *scratch;                                     /* qg__head_decode */
-    uint8_t *io;                                          /* QG_IO_BYTES */
+    qg_bucket reset_bucket, version_bucket, offer_bucket, handover_bucket; /* acceptor.c */
+    uint8_t *scratch;                                                      /* qg__head_decode */
+    uint8_t *io;                                                           /* QG_IO_BYTES */
 };
 
 /* The connection, or NULL when the id is stale. */

@@ -79,60 +79,73 @@ size_t qg_group_answer(qg_group *g, const uint8_t *packet, size_t len, uint8_t *
     return n;
 }
 
-/* A reset for each id of a connection. False when the socket takes no more. */
-static bool send_resets(qg_datapath *dp, qg_keys *keys, const group_conn *c) {
+/* A reset for each id of a connection. How many, or QG_AGAIN. */
+static int send_resets(qg_datapath *dp, qg_keys *keys, const group_conn *c) {
     uint32_t count = c->cid_count < QG_LISTED_CIDS ? c->cid_count : QG_LISTED_CIDS;
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *room = dp->ops->begin(dp);
         if (room == NULL) {
-            return false;
+            return QG_AGAIN;
         }
         size_t n =
             qg__reset_packet(keys, c->cids[i], QG_CID_LEN, RESET_TRIGGER, room, QG_RESET_ROOM);
         dp->ops->commit(dp, n, n, &c->local, &c->peer);
     }
+    return (int)count;
+}
+
+/* Peers that are told together, and then leave the list. */
+typedef struct batch {
+    uint32_t places[BATCH];
+    uint32_t count;
+} batch;
+
+static bool send_batch(group_conn *conns, qg_datapath *dp, batch *b) {
+    if (dp->ops->flush(dp) != QG_OK) {
+        return false;
+    }
+    for (uint32_t i = 0; i < b->count; i++) {
+        conns[b->places[i]].listed = 0;
+        qg__group_stepped();
+    }
+    b->count = 0;
     return true;
 }
 
-/* The next few from the end of the list; they leave it once they were sent. How many resets, or QG_AGAIN. */
-static int reset_batch(qg_group *g, uint32_t slot, qg_datapath *dp, qg_keys *keys) {
-    group_slot *s = &g->slots[slot];
-    group_conn *conns = conns_of(g, slot);
-    uint32_t top = s->top < g->header->connections ? s->top : g->header->connections;
-    uint32_t from = top;
-    int sent = 0;
-    while (from > 0 && sent < BATCH) {
-        const group_conn *c = &conns[from - 1];
-        if (c->listed != 0) {
-            if (!send_resets(dp, keys, c)) {
-                return QG_AGAIN;
-            }
-            sent += (int)c->cid_count;
-        }
-        from--;
+/* Somebody may claim the slot meanwhile, and list connections of his own: what was copied while `life`
+ * had not changed is the dead one's. */
+static bool copy_listed(const qg_group *g, uint32_t slot, uint64_t life, uint32_t place,
+                        group_conn *out) {
+    const group_conn *c = &conns_of(g, slot)[place];
+    if (c->listed == 0) {
+        return false;
     }
-    if (dp->ops->flush(dp) != QG_OK) {
-        return QG_AGAIN;
-    }
-    for (uint32_t i = from; i < top; i++) {
-        conns[i].listed = 0;
-        qg__group_stepped();
-    }
-    s->top = from;
-    qg__group_stepped();
-    return sent;
+    memcpy(out, c, sizeof *out);
+    return g->slots[slot].life == life;
 }
 
 int qg__group_reset(qg_group *g, uint32_t slot, qg_datapath *dp, qg_keys *keys) {
-    int sent = 0;
-    while (sent < AT_ONCE && g->slots[slot].top > 0) {
-        int n = reset_batch(g, slot, dp, keys);
+    group_conn *conns = conns_of(g, slot), one;
+    uint64_t life = g->slots[slot].life;
+    uint32_t top = g->slots[slot].top, connections = g->header->connections;
+    batch b = {.count = 0};
+    int sent = 0, n = 0;
+    for (uint32_t at = top < connections ? top : connections; at-- > 0 && sent < AT_ONCE;) {
+        if (!copy_listed(g, slot, life, at, &one) ||
+            memcmp(one.local.bytes, dp->local.bytes, 4) != 0) {
+            continue; /* or it is of another family, or port */
+        }
+        n = send_resets(dp, keys, &one);
         if (n < 0) {
-            return sent > 0 ? sent : n;
+            break;
         }
         sent += n;
+        b.places[b.count++] = at;
+        if (b.count == BATCH && !send_batch(conns, dp, &b)) {
+            return QG_AGAIN;
+        }
     }
-    return sent;
+    return send_batch(conns, dp, &b) && n >= 0 ? sent : QG_AGAIN;
 }
 
 int qg_group_reset(qg_group *g, uint32_t slot, int fd) {

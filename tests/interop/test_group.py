@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 from helpers.processes import Workers
 from support import wait_until
 
 import quicgreen
-from quicgreen.testing import Authority, Certificate
+from quicgreen.testing import Authority, Certificate, Link
 from quicgreen.tickets import MemoryTicketStore
 
 Start = Callable[..., Workers]
@@ -141,3 +142,67 @@ def test_a_client_that_was_not_told_is_answered(start: Start, certificates: Auth
         else:
             assert connection.get("/worker").headers["x-worker"] == str(slot)
     close(clients)
+
+
+# ---------------------------------------------------------------- packets that come to the wrong worker
+
+
+def roam(workers: Workers, certificates: Authority, body: bytes, clients: int = 6) -> None:
+    """Clients whose address changes, three times each: quiche 0.30 keeps four paths, and forgets none."""
+    with Link((workers.host, workers.port)) as link:
+        for _ in range(clients):
+            with quicgreen.connect(
+                "127.0.0.1", link.port, verify=certificates.ca_certs, timeout=20.0
+            ) as connection:
+                first = connection.get("/worker").headers["x-worker"]
+                for _ in range(3):
+                    link.rebind()
+                    response = connection.post("/worker", body)
+                    assert (response.headers["x-worker"], response.content) == (first, body)
+
+
+def test_without_steering_packets_are_handed_over(start: Start, certificates: Authority) -> None:
+    """The kernel goes by addresses, so a client's packets come to another worker each time."""
+    workers = start(steer=False)
+    roam(workers, certificates, bytes(range(256)) * 1200)
+    handed_over = total(workers, "handed_over")
+    assert handed_over > 6 * 200
+    assert wait_until(lambda: total(workers, "handed_in") == handed_over)
+    assert total(workers, "resets_sent") == 0
+
+
+def test_with_steering_nothing_needs_to_be(start: Start, certificates: Authority) -> None:
+    workers = start()
+    roam(workers, certificates, bytes(100_000))
+    assert total(workers, "handed_over") == total(workers, "unknown_connection_ids") == 0
+
+
+# ---------------------------------------------------------------- leaving
+
+
+@pytest.mark.parametrize("steer", [True, False])
+@pytest.mark.parametrize("retry", ["never", "always"])
+def test_a_worker_leaves_and_nobody_notices(
+    start: Start, certificates: Authority, steer: bool, retry: str
+) -> None:
+    """Requests under way end well, new connections come to the others, and those that are there learn that
+    they should go elsewhere."""
+    workers = start(steer=steer, retry=retry)
+    clients = clients_of(workers, certificates, 24)
+    leaving = clients[0][0]
+    theirs = [connection for slot, connection in clients if slot == leaving]
+    slow = [gevent.spawn(connection.get, "/slow/1000") for _, connection in clients]
+    gevent.sleep(0.2)
+    workers.do("drain", slot=leaving)
+    others = clients_of(workers, certificates, 30)
+    assert leaving not in {slot for slot, _ in others}
+    for (slot, _), greenlet in zip(clients, slow, strict=True):
+        response = greenlet.get(timeout=20)
+        assert (response.status_code, response.headers["x-worker"]) == (200, str(slot))
+    assert workers.do("wait", slot=leaving) == 0
+    assert wait_until(lambda: all(connection.closed for connection in theirs))
+    told = workers.do("info")
+    assert told["states"].count("free") == 1
+    assert told["listed"][leaving] == 0
+    assert sum(c["connections_refused"] for c in told["counters"]) == 0
+    close([*clients, *others])
