@@ -74,46 +74,40 @@ class SocketGroup:
                 self.drop(other)
 
     def _bind_another(self, slot: int) -> Any:
-        s = _new(self._family)
         try:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            s.bind(self.address)
+            return share(self._family, self.address)
         except OSError as e:
-            s.close()
             raise error(
                 "bind",
                 f"socket {slot} on {self}: {e.strerror}; one that was inherited needs ReusePort=yes, and to "
                 "be of the same user as this process",
                 errno=e.errno,
             ) from None
-        return s
 
     def __str__(self) -> str:
         return _text(self.address)
 
     def _bind_first(self, bind: str) -> None:
-        _, (host, port, *_) = parse_address(int(bind) if bind.isdecimal() else bind)
-        s = None
+        failure: OSError | UnicodeError | None = None
         try:
-            found = getaddrinfo(host or "::", int(port), type=socket.SOCK_DGRAM)[0]
-            try:
-                s = _new(found[0])
-                s.bind(found[4])
-            except OSError:
-                if host:
-                    raise
-                if s is not None:
-                    s.close()
-                s = _new(socket.AF_INET)  # no IPv6 here
-                s.bind(("0.0.0.0", int(port)))
-            # Only now: a port that somebody holds, sharing or not, was an error until here.
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for family, address in resolve(bind):
+                s = None
+                try:
+                    s = _new(family)
+                    s.bind(address)
+                    # Only now: a port that somebody holds, sharing or not, was an error until here.
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                except OSError as e:
+                    failure = failure or e
+                    if s is not None:
+                        s.close()
+                    continue
+                self._members.append(s)
+                return
         except (OSError, UnicodeError) as e:
-            if s is not None:
-                s.close()
-            number = e.errno if isinstance(e, OSError) and not isinstance(e, socket.gaierror) else None
-            raise error("bind", f"{bind}: {e}", errno=number) from None
-        self._members.append(s)
+            failure = e
+        number = None if isinstance(failure, (UnicodeError, socket.gaierror)) else failure.errno  # type: ignore[union-attr]
+        raise error("bind", f"{bind}: {failure}", errno=number) from None
 
     def _adopt(self, inherited: list[int]) -> None:
         for fd in inherited:
@@ -130,6 +124,30 @@ class SocketGroup:
         addresses = {s.getsockname() for s in self._members}
         if len(addresses) > 1:
             raise error("bind", f"the sockets that were inherited have several addresses: {addresses}")
+
+
+def resolve(bind: str) -> list[tuple[int, Any]]:
+    """(family, address) of HOST:PORT, and what to try when there is none of that family here."""
+    _, (host, port, *_) = parse_address(int(bind) if bind.isdecimal() else bind)
+    first = getaddrinfo(host or "::", int(port), type=socket.SOCK_DGRAM)[0]
+    found = [(int(first[0]), first[4])]
+    return found if host else [*found, (int(socket.AF_INET), ("0.0.0.0", int(port)))]
+
+
+def share(family: int, address: Any) -> Any:
+    """One more socket on an address that others share already.
+
+    Raises:
+        OSError: nobody does, or another user.
+    """
+    s = _new(family)
+    try:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        s.bind(address)
+    except OSError:
+        s.close()
+        raise
+    return s
 
 
 def inherited_descriptors(environ: MutableMapping[str, str] | None = None) -> list[int]:
