@@ -43,9 +43,12 @@ class WorkerInfo:
 
 class WorkerGroup:
     """Secrets, replay register, counters and connections of the workers of one server: made before they are
-    forked, and inherited.
+    forked, and inherited; or in a file, for processes that do not descend from each other.
 
     Args:
+        path: of the file, which who comes first makes, for its user alone and with the options given; all others
+            take it as it is. A folder in memory (/dev/shm) is right: the file holds secrets, and is good until the
+            system's next start only. None: no file.
         slots: workers at one time, draining ones included: 1 to 255.
         connections: of each worker, that can be told of its death.
         early_data_capacity: ClientHellos with early data in two minutes.
@@ -55,13 +58,15 @@ class WorkerGroup:
 
     Raises:
         QuicClientException: with cause "argument", when an option is out of range.
-        QuicServerException: with cause "group", when the system gives no memory.
+        QuicServerException: with cause "group", when the system gives no memory, or the file is not such a one,
+            another user's, open to others, or of an earlier start of the system.
     """
 
     SLOTS_MAX: int = lib.QG_GROUP_SLOTS_MAX
 
     def __init__(
         self,
+        path: str | None = None,
         *,
         slots: int = 64,
         connections: int = 16384,
@@ -91,7 +96,12 @@ class WorkerGroup:
             raise error("argument", f"a group's option: {e}") from None
         options.secret = kept
         result, text = ffi.new("int *"), ffi.new("char[]", 512)
-        pointer = lib.qg_group_new(options, result, text, 512)
+        if path is None:
+            pointer = lib.qg_group_new(options, result, text, 512)
+        elif "\0" in path:
+            raise error("argument", f"{path!r} contains a NUL character")
+        else:
+            pointer = lib.qg_group_open(os.fsencode(path), options, result, text, 512)
         if pointer == ffi.NULL:
             number = ffi.errno if result[0] == lib.QG_SYSTEM else None
             cause = "argument" if result[0] == lib.QG_INVALID else "group"
@@ -128,6 +138,11 @@ class WorkerGroup:
         if got < 0:
             raise error("slots", "all are taken" if slot is None else f"slot {slot} is taken")
         return int(got), generation[0]
+
+    def bury(self) -> list[int]:
+        """Mark the slots DEAD whose process is gone without a word. Returns all that are DEAD."""
+        lib.qg_group_bury(self.pointer)
+        return [slot for slot in range(self.info()["slots"]) if self.worker(slot).state == DEAD]
 
     def set_state(self, slot: int, generation: int, state: int) -> bool:
         """False when the slot has begun another life."""

@@ -8,11 +8,13 @@ import time
 from typing import Any
 
 import pytest
+from support import check_python
 
 from quicgreen import QuicClientException
 from quicgreen._engine import Engine
 from quicgreen._group import ACCEPTING, DEAD, DRAINING, FREE, STARTING, STATES, WorkerGroup
 from quicgreen.exceptions import QuicException, QuicServerException
+from quicgreen.tickets import SharedMemoryTicketStore
 
 
 def small(**options: Any) -> WorkerGroup:
@@ -147,6 +149,63 @@ def test_packets_come_to_the_socket_of_their_slot() -> None:
     for s in sockets:
         s.close()
     assert group.steer(sockets[0].fileno()) == errno.EBADF
+
+
+def test_who_is_gone_is_marked_dead() -> None:
+    group = small()
+    group.claim()
+    assert in_child(lambda: (group.claim(), group.claim())) == 0
+    assert group.bury() == [1, 2]
+    assert group.worker(0).state == STARTING
+    group.set_state(1, 1, FREE)
+    assert group.bury() == [2]
+
+
+def test_processes_that_do_not_descend_from_each_other_share_a_file(segment_path: str) -> None:
+    ours = small(path=segment_path)
+    code = f"""
+        from quicgreen._group import WorkerGroup
+        group = WorkerGroup({segment_path!r}, slots=99)
+        print(group.info()["slots"], group.claim(), group.keys().rotate({int(time.time()) + 36_000_000}))
+    """
+    assert check_python(code).split() == ["4", "(0,", "1)", str(ours.keys().rotate(0))]
+    assert ours.worker(0).generation == 1
+    assert ours.bury() == [0]
+
+
+@pytest.mark.parametrize("path", ["/", "/dev/null", "/nonexistent/group", "a\0b"])
+def test_a_path_that_cannot_be_used_is_told(path: str) -> None:
+    with pytest.raises(QuicException, match=path if path != "a\0b" else "NUL"):
+        small(path=path)
+
+
+def test_a_file_of_another_kind_is_refused(segment_path: str) -> None:
+    SharedMemoryTicketStore(segment_path).close()
+    with pytest.raises(QuicServerException, match="not a segment of a group"):
+        small(path=segment_path)
+    os.unlink(segment_path)
+    small(path=segment_path)
+    os.chmod(segment_path, 0o644)
+    with pytest.raises(QuicServerException, match="open to other users"):
+        small(path=segment_path)
+
+
+def test_a_slot_s_peers_are_not_told_while_it_lives() -> None:
+    group = small()
+    group.claim(1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        with pytest.raises(QuicServerException, match="slot 1 is not dead"):
+            group.reset(1, s.fileno())
+        group.set_state(1, 1, DEAD)
+        assert group.reset(1, s.fileno()) == 0
+        with pytest.raises(QuicClientException, match="slot 4"):
+            group.reset(4, s.fileno())
+    with pytest.raises(QuicServerException, match="Bad file descriptor"):
+        group.reset(1, 9999)
+    assert len(group.answer(packet_of(group, 1))) == 43
+    group.claim(2)
+    assert group.answer(packet_of(group, 2)) == b""
 
 
 def test_an_engine_needs_a_slot_of_its_own() -> None:

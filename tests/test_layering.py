@@ -223,7 +223,7 @@ SYSTEM_CALLS = re.compile(
 )
 
 CALLING = {
-    "engine", "udp", "pair", "ticket_segment", "ticket_shm", "group", "group_conns", "steer", "handover"
+    "engine", "udp", "pair", "ticket_segment", "ticket_shm", "shm_file", "group", "group_conns", "steer", "handover"
 }  # fmt: skip
 FILES = {"open", "write", "close"}
 

@@ -52,9 +52,16 @@ void qg_group_defaults(qg_group_options *options);
 /* A group in memory that has no name: for this process and those that it will fork. Pages that
  * nobody uses cost nothing. Its secrets are kept out of core dumps and, where the system allows it,
  * out of swap. NULL on error, with a text in `error` and in *result QG_INVALID (an option), QG_SYSTEM
- * (errno tells), QG_NOMEM. The caller owns one reference. */
+ * (errno tells). The caller owns one reference. */
 qg_group *qg_group_new(const qg_group_options *options, int *result, char *error,
                        size_t error_capacity);
+
+/* The same in a file, for processes that do not descend from each other; a folder in memory (tmpfs)
+ * is best, since the file holds secrets. Who comes first makes it, for its user alone; one that is
+ * there is used with the options it was made with. Also QG_STATE: it is not such a file, another
+ * user's, open to others, of another version, truncated, or made before the system was last started. */
+qg_group *qg_group_open(const char *path, const qg_group_options *options, int *result, char *error,
+                        size_t error_capacity);
 
 /* Drop one reference; with the last one it is unmapped here. Engines, key rings and registers have
  * references of their own. */
@@ -105,6 +112,9 @@ typedef struct qg_worker_info {
  * QG_LIMIT: all are taken; QG_STATE: the one given is; QG_INVALID: there is no such slot. */
 int qg_group_claim(qg_group *group, int slot, uint32_t pid, uint32_t *generation);
 
+/* Set the state of each worker to DEAD whose process is gone without a word. Returns how many. */
+int qg_group_bury(qg_group *group);
+
 /* QG_OK; QG_GONE: the slot is in another life; QG_INVALID. Any state may follow any other. */
 int qg_group_set_state(qg_group *group, uint32_t slot, uint32_t generation, uint32_t state);
 
@@ -145,12 +155,4 @@ int qg_group_reset(qg_group *group, uint32_t slot, int fd);
  * worker is gone, or too short to be answered. */
 size_t qg_group_answer(qg_group *group, const uint8_t *packet, size_t len, uint8_t *out);
 /* ---- end of cdef ---- */
-
-/* The same in a file, for processes that do not descend from each other; a folder in memory (tmpfs)
- * is best, since the file holds secrets. Who comes first makes it, for its user alone; one that is
- * there is used with the options it was made with. Also QG_STATE: it is not such a file, another
- * user's, open to others, of another version, or truncated. */
-qg_group *qg_group_open(const char *path, const qg_group_options *options, int *result, char *error,
-                        size_t error_capacity);
-
 #endif

@@ -11,8 +11,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "shm_file.h"
+
 #define CONNECTIONS_MAX    (1u << 20)
 #define EARLY_CAPACITY_MAX (1u << 24)
+#define ENTRIES_MIN        64 /* the places of one ClientHello */
 
 /* ---------------------------------------------------------------- layout */
 
@@ -53,7 +56,7 @@ static const char *check_options(const qg_group_options *o) {
 
 /* The words of two periods count, and the table is to be half empty. */
 static uint32_t entries_for(uint32_t capacity) {
-    uint32_t entries = 64;
+    uint32_t entries = ENTRIES_MIN;
     while (entries < 4 * capacity) {
         entries *= 2;
     }
@@ -76,6 +79,18 @@ static uint64_t size_of(const group_header *h) {
     return slots_end(h) + whole_pages((uint64_t)h->slots * h->connections * sizeof(group_conn));
 }
 
+/* Which start of the system this is; all zeros where it does not say. */
+static void read_boot(char out[40]) {
+    memset(out, 0, 40);
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        if (read(fd, out, 36) != 36) {
+            memset(out, 0, 40);
+        }
+        close(fd);
+    }
+}
+
 static group_header header_of(const qg_group_options *o) {
     uint16_t any;
     RAND_bytes((uint8_t *)&any, sizeof any);
@@ -95,6 +110,7 @@ static group_header header_of(const qg_group_options *o) {
         .quiet_until_ns = o->quiet_s > 0 ? qg__later(qg__now_ns(), o->quiet_s, QG_NS_PER_S) : 0,
     };
     memcpy(h.magic, QG__GROUP_MAGIC, sizeof h.magic);
+    read_boot(h.boot);
     h.size = size_of(&h);
     return h;
 }
@@ -125,12 +141,73 @@ static void init_secrets(group_secrets *s, const uint8_t *secret) {
     pthread_mutexattr_destroy(&attr);
 }
 
-static qg_group *view_of(void *map, const group_header *h) {
-    qg_group *g = calloc(1, sizeof *g);
-    if (g == NULL) {
+/* What a new group is made of. */
+typedef struct making {
+    group_header header;
+    const uint8_t *secret;
+} making;
+
+static void init(void *map, uint64_t size, const void *arg) {
+    const making *m = arg;
+    (void)size;
+    init_secrets((group_secrets *)(void *)((uint8_t *)map + QG__GROUP_PAGE), m->secret);
+    memcpy(map, &m->header, sizeof m->header);
+}
+
+static const char *check(const void *header, uint64_t size) {
+    const group_header *h = header;
+    char boot[40];
+    if (h->version != QG__GROUP_VERSION || h->header_bytes != QG__GROUP_PAGE ||
+        h->slot_bytes != sizeof(group_slot) || h->connection_bytes != sizeof(group_conn) ||
+        h->secrets_bytes != sizeof(group_secrets)) {
+        return "made by another version of quicgreen, or on another kind of machine";
+    }
+    if (size < h->size) {
+        return "the segment is truncated";
+    }
+    if (h->size != size || h->slots < 1 || h->slots > QG_GROUP_SLOTS_MAX || h->connections < 1 ||
+        h->connections > CONNECTIONS_MAX || h->replay_entries < ENTRIES_MIN ||
+        (h->replay_entries & (h->replay_entries - 1)) != 0 || h->key_period_s == 0 ||
+        h->key_window == 0 || h->key_window > QG_KEYS_WINDOW_MAX || size_of(h) != size) {
+        return "the segment's header is damaged";
+    }
+    read_boot(boot);
+    if (memcmp(boot, h->boot, sizeof boot) != 0) {
+        return "made before the system was last started: remove it, and keep it in a folder that "
+               "does "
+               "not outlive that";
+    }
+    return NULL;
+}
+
+static const qg_shm_kind kind = {"a segment of a group of workers", QG__GROUP_MAGIC,
+                                 sizeof(group_header), init, check};
+
+static void *map_memory(uint64_t size) {
+    int fd = memfd_create("quicgreen", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) {
         return NULL;
     }
+    void *map = NULL;
+    if (ftruncate(fd, (off_t)size) == 0) {
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+        map = qg__shm_map(fd, size);
+    }
+    int number = errno;
+    close(fd); /* the mapping stays */
+    errno = number;
+    return map;
+}
+
+/* A view of a mapping whose header is there. NULL, and unmapped, without memory. */
+static qg_group *view_of(void *map) {
+    const group_header *h = map;
     uint8_t *at = map;
+    qg_group *g = calloc(1, sizeof *g);
+    if (g == NULL) {
+        munmap(map, h->size);
+        return NULL;
+    }
     g->references = 1;
     g->size = h->size;
     g->header = map;
@@ -144,46 +221,53 @@ static qg_group *view_of(void *map, const group_header *h) {
     return g;
 }
 
-static void *map_memory(uint64_t size) {
-    int fd = memfd_create("quicgreen", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) {
-        return MAP_FAILED;
+static bool options_valid(const qg_group_options *o, const qg_failure *f) {
+    const char *problem = check_options(o);
+    *f->result = QG_OK;
+    if (problem != NULL) {
+        *f->result = QG_INVALID;
+        snprintf(f->text, f->capacity, "%s", problem);
     }
-    void *map = MAP_FAILED;
-    if (ftruncate(fd, (off_t)size) == 0) {
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-        map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
-    int number = errno;
-    close(fd); /* the mapping stays */
-    errno = number;
-    return map;
+    return problem == NULL;
 }
 
 qg_group *qg_group_new(const qg_group_options *o, int *result, char *error, size_t error_capacity) {
-    const char *problem = check_options(o);
-    *result = QG_OK;
-    if (problem != NULL) {
-        *result = QG_INVALID;
-        snprintf(error, error_capacity, "%s", problem);
+    qg_failure f = {result, error, error_capacity};
+    if (!options_valid(o, &f)) {
         return NULL;
     }
-    group_header header = header_of(o);
-    void *map = map_memory(header.size);
-    qg_group *g = map != MAP_FAILED ? view_of(map, &header) : NULL;
+    making m = {header_of(o), o->secret};
+    void *map = map_memory(m.header.size);
+    if (map != NULL) {
+        init(map, m.header.size, &m);
+    }
+    qg_group *g = map != NULL ? view_of(map) : NULL;
     if (g == NULL) {
-        int number = errno;
-        *result = map == MAP_FAILED ? QG_SYSTEM : QG_NOMEM;
-        snprintf(error, error_capacity, "no memory for the workers of a group: %s",
-                 strerror(number));
-        if (map != MAP_FAILED) {
-            munmap(map, header.size);
-        }
-        errno = number;
+        qg__shm_fail(&f, QG_SYSTEM, "memory for a group of workers", NULL);
+    }
+    return g;
+}
+
+qg_group *qg_group_open(const char *path, const qg_group_options *o, int *result, char *error,
+                        size_t error_capacity) {
+    qg_failure f = {result, error, error_capacity};
+    if (!options_valid(o, &f)) {
         return NULL;
     }
-    init_secrets(g->secrets, o->secret);
-    *g->header = header;
+    making m = {header_of(o), o->secret};
+    uint64_t size = m.header.size;
+    int fd = qg__shm_open(path, &kind, &size, &m, &f);
+    if (fd < 0) {
+        return NULL;
+    }
+    void *map = qg__shm_map(fd, size);
+    qg_group *g = map != NULL ? view_of(map) : NULL;
+    if (g == NULL) {
+        qg__shm_fail(&f, QG_SYSTEM, path, NULL);
+    }
+    int number = errno;
+    close(fd);
+    errno = number;
     return g;
 }
 
@@ -285,6 +369,19 @@ int qg_group_claim(qg_group *g, int slot, uint32_t pid, uint32_t *generation) {
         }
     }
     return QG_LIMIT;
+}
+
+int qg_group_bury(qg_group *g) {
+    int count = 0;
+    for (uint32_t i = 0; i < g->header->slots; i++) {
+        uint64_t life = g->slots[i].life;
+        uint8_t state = qg__life_state(life);
+        if (state != QG_WORKER_FREE && state != QG_WORKER_DEAD && is_gone(life)) {
+            count += atomic_compare_exchange_strong(&g->slots[i].life, &life,
+                                                    (life & ~UINT64_C(0xff)) | QG_WORKER_DEAD);
+        }
+    }
+    return count;
 }
 
 int qg_group_set_state(qg_group *g, uint32_t slot, uint32_t generation, uint32_t state) {

@@ -81,6 +81,7 @@ typedef struct group_header {
     uint32_t zero;
     uint64_t key_origin_s;
     uint64_t quiet_until_ns;
+    char boot[40]; /* /proc/sys/kernel/random/boot_id: times and pids are of this one */
 } group_header;
 
 typedef struct group_root {

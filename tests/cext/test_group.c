@@ -3,6 +3,9 @@
 #include "harness.h"
 #include "victims.h"
 
+#include <errno.h>
+#include <stdio.h>
+
 uint64_t victim_step;
 int victim_signal;
 
@@ -158,7 +161,16 @@ TEST(the_slot_of_a_process_that_is_gone_can_be_claimed) {
     CHECK_EQ(wait_for(pid, 0), 0);
     CHECK_EQ(worker(g, 3).pid, pid);
     CHECK_EQ(qg_group_claim(g, 1, (uint32_t)getpid(), &generation), QG_STATE);
-    CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 0);
+    CHECK_EQ(qg_group_set_state(g, 1, 1, QG_WORKER_FREE), QG_OK);
+    CHECK_EQ(qg_group_claim(g, 1, (uint32_t)getpid(), &generation), 1);
+    CHECK_EQ(qg_group_bury(g), 3);
+    CHECK_EQ(worker(g, 0).state, QG_WORKER_DEAD);
+    CHECK_EQ(worker(g, 1).state, QG_WORKER_STARTING); /* a live one's */
+    CHECK_EQ(qg_group_bury(g), 0);
+    for (uint32_t slot = 0; slot < 4; slot++) {
+        qg_group_set_state(g, slot, worker(g, slot).generation, QG_WORKER_DRAINING);
+    }
+    CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 0); /* of those in doubt */
     CHECK_EQ(generation, 2);
     qg_group_set_state(g, 2, 1, QG_WORKER_DEAD);
     CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 2); /* before those in doubt */
@@ -245,4 +257,95 @@ TEST(a_worker_killed_at_each_store_of_its_claim) {
     }
     CHECK(steps > 5);
     qg_group_free(g);
+}
+
+/* ---------------------------------------------------------------- in a file */
+
+static char path[96];
+
+static qg_group *open_file(uint32_t slots, int *rc) {
+    qg_group_options o;
+    qg_group_defaults(&o);
+    o.slots = slots;
+    o.connections = 8;
+    o.early_data_capacity = 16;
+    problem[0] = '\0';
+    return qg_group_open(path, &o, rc, problem, sizeof problem);
+}
+
+static int claim_in_file(void *arg) {
+    int rc;
+    uint32_t generation;
+    qg_group *g = open_file(*(uint32_t *)arg, &rc);
+    return g != NULL ? 1 + qg_group_claim(g, -1, (uint32_t)getpid(), &generation) : 99;
+}
+
+TEST(processes_that_do_not_know_each_other_share_a_file) {
+    int rc;
+    qg_group_info info;
+    snprintf(path, sizeof path, "/dev/shm/quicgreen-test-%d", getpid());
+    unlink(path);
+    qg_group *a = open_file(4, &rc), *b = open_file(7, &rc);
+    CHECK(a != NULL && b != NULL && a->header != b->header);
+    qg_group_info_of(b, &info);
+    CHECK_EQ(info.slots, 4);           /* as who came first made it */
+    for (uint32_t i = 0; i < 5; i++) { /* a free slot, and then one whose process is gone */
+        pid_t pid = start_victim(claim_in_file, &(uint32_t){i + 1}, 0, 0);
+        CHECK_EQ(WEXITSTATUS(wait_for(pid, 0)), 1 + i % 4);
+    }
+    CHECK_EQ(worker(a, 0).generation, 2);
+    qg_keys *ours = qg_group_keys(a), *theirs = qg_group_keys(b);
+    qg_key key, found;
+    qg_keys_rotate(ours, qg__wall_s() + 100 * 3600);
+    qg_keys_current(ours, QG_KEY_TICKET, &key);
+    CHECK_EQ(qg_keys_find(theirs, QG_KEY_TICKET, key.name, &found), 0);
+    CHECK_BYTES(key.secret, sizeof key.secret, found.secret, sizeof found.secret);
+    qg_replay *one = qg_group_replay(a), *two = qg_group_replay(b);
+    uint8_t random[32] = {1};
+    CHECK(qg__replay_first(one, random));
+    CHECK(!qg__replay_first(two, random));
+    qg_replay_free(one);
+    qg_replay_free(two);
+    qg_keys_free(ours);
+    qg_keys_free(theirs);
+    qg_group_free(a);
+    qg_group_free(b);
+    CHECK_EQ(unlink(path), 0);
+}
+
+TEST(files_that_are_not_of_a_group_are_refused) {
+    static const struct {
+        size_t at;
+        const char *text;
+    } spoiled[] = {{0, "not a segment of a group"},
+                   {offsetof(group_header, version), "another version"},
+                   {offsetof(group_header, connection_bytes), "another version"},
+                   {offsetof(group_header, secrets_bytes), "another version"},
+                   {offsetof(group_header, slots), "damaged"},
+                   {offsetof(group_header, connections), "damaged"},
+                   {offsetof(group_header, replay_entries), "damaged"},
+                   {offsetof(group_header, key_window), "damaged"},
+                   {offsetof(group_header, size) + 6, "truncated"},
+                   {offsetof(group_header, boot), "before the system was last started"}};
+    int rc;
+    snprintf(path, sizeof path, "/dev/shm/quicgreen-test-%d", getpid());
+    for (size_t i = 0; i < sizeof spoiled / sizeof *spoiled; i++) {
+        unlink(path);
+        qg_group *g = open_file(4, &rc);
+        CHECK(g != NULL);
+        ((uint8_t *)g->header)[spoiled[i].at] ^= 0x41;
+        qg_group_free(g);
+        check_note("byte %zu", spoiled[i].at);
+        CHECK(open_file(4, &rc) == NULL);
+        CHECK_EQ(rc, QG_STATE);
+        check_note("byte %zu: %s", spoiled[i].at, problem);
+        CHECK(strstr(problem, spoiled[i].text) != NULL);
+    }
+    CHECK_EQ(unlink(path), 0);
+    CHECK(open_file(0, &rc) == NULL);
+    CHECK_EQ(rc, QG_INVALID);
+    snprintf(path, sizeof path, "/dev/shm/no-such-folder/group");
+    CHECK(open_file(4, &rc) == NULL);
+    CHECK_EQ(rc, QG_SYSTEM);
+    CHECK_EQ(errno, ENOENT);
 }
