@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import START_S
-from support import run_python
+from support import check_python
 
 import quicgreen
 from quicgreen import QuicServerException
@@ -137,53 +137,51 @@ def test_more_of_them_than_slots() -> None:
         siblings.join("127.0.0.1", 0)
 
 
-def test_a_thousand_forks_of_a_program_that_uses_the_network() -> None:
-    """With a live hub, threads that look up names, and open connections: none hangs, and no two make the same
-    connection ids or random numbers."""
-    run = run_python(
-        """
-        import os, sys, threading
-        import gevent
-        from gevent import socket as gsocket
-        import quicgreen
-        from quicgreen import _contexts, hub
-        from quicgreen.configuration import ServerTls
+FORKING = """
+import os, sys, threading
+import gevent
+from gevent import socket as gsocket
+import quicgreen
+from quicgreen import _contexts, hub
+from quicgreen.configuration import ServerTls
 
-        cert, key = _contexts.self_signed("localhost")
-        server = quicgreen.Server(("127.0.0.1", 0), lambda r: r.respond(200),
-                                  tls=ServerTls(cert_pem=cert, key_pem=key))
-        server.start()
-        connection = quicgreen.connect(*server.address, verify=False)
-        connection.get("/")
-        looking = [gevent.spawn(gsocket.getaddrinfo, "localhost", 1) for _ in range(4)]
-        gevent.sleep(0)
-        r, w = os.pipe()
-        for i in range(int(sys.argv[1])):
-            pid = os.fork()
-            if pid == 0:
-                ids = os.urandom(8).hex()
-                engine = hub.current().engine
-                a, b = quicgreen.Server, server.address
-                endpoint, _ = engine.endpoint_udp("127.0.0.1", 0)
-                with gevent.Timeout(20):
-                    gsocket.getaddrinfo("localhost", 1)
-                    if i % 20 == 0:
-                        mine = quicgreen.Server(("127.0.0.1", 0), lambda r: r.respond(200),
-                                                tls=ServerTls(cert_pem=cert, key_pem=key))
-                        mine.start()
-                        with quicgreen.connect(*mine.address, verify=False) as c:
-                            assert c.get("/").status_code == 200
-                        mine.close()
-                os.write(w, f"{ids}\\n".encode())
-                os._exit(0)
-            assert os.waitpid(pid, 0)[1] == 0
-        assert connection.get("/").status_code == 200
-        os.close(w)
-        with os.fdopen(r) as file:
-            seen = file.read().split()
-        assert len(seen) == len(set(seen)) == int(sys.argv[1])
-        """,
-        "100",
-        timeout=110,
-    )
-    assert (run.returncode, run.stderr) == (0, "")
+cert, key = _contexts.self_signed("localhost")
+server = quicgreen.Server(("127.0.0.1", 0), lambda r: r.respond(200),
+                          tls=ServerTls(cert_pem=cert, key_pem=key))
+server.start()
+connection = quicgreen.connect(*server.address, verify=False)
+connection.get("/")
+looking = [gevent.spawn(gsocket.getaddrinfo, "localhost", 1) for _ in range(4)]
+gevent.sleep(0)
+r, w = os.pipe()
+for i in range(int(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0:
+        ids = os.urandom(8).hex()
+        engine = hub.current().engine
+        a, b = quicgreen.Server, server.address
+        endpoint, _ = engine.endpoint_udp("127.0.0.1", 0)
+        with gevent.Timeout(20):
+            gsocket.getaddrinfo("localhost", 1)
+            if i % 20 == 0:
+                mine = quicgreen.Server(("127.0.0.1", 0), lambda r: r.respond(200),
+                                        tls=ServerTls(cert_pem=cert, key_pem=key))
+                mine.start()
+                with quicgreen.connect(*mine.address, verify=False) as c:
+                    assert c.get("/").status_code == 200
+                mine.close()
+        os.write(w, f"{ids}\\n".encode())
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+assert connection.get("/").status_code == 200
+os.close(w)
+with os.fdopen(r) as file:
+    seen = file.read().split()
+assert len(seen) == len(set(seen)) == int(sys.argv[1])
+"""
+
+
+def test_forks_of_a_program_that_uses_the_network() -> None:
+    """With a live hub, threads that look up names, and open connections: none hangs, and no two make the same
+    random numbers."""
+    check_python(FORKING, "100", timeout=110)

@@ -12,6 +12,7 @@ from pathlib import Path
 import gevent
 import pytest
 from helpers.commands import START_S
+from helpers.flights import ran, record_flights, replay
 from helpers.load import Load, explained, repeated, resume_elsewhere
 from helpers.supervised import connection_to, supervised
 from support import wait_until
@@ -41,6 +42,23 @@ def test_any_worker_resumes_any_client_with_early_data(files: Path) -> None:
         assert (found.resumed, found.early) == (count, count), found
         assert found.requests_early > count // 2, found
         assert found.elsewhere > count // 3, found  # by chance two thirds of them
+
+
+def test_a_first_flight_that_is_sent_again_runs_once(files: Path) -> None:
+    """To whichever worker, also right after a reload and a crash."""
+    (files / "c.toml").write_text("[quicgreen.transport]\nhandshake_timeout_ms = 20\n")
+    with supervised(files, "-w", "3", "-c", "c.toml", *EARLY) as server:
+        flights = record_flights(server, 5)
+        replay(server, flights, 40)
+        server.reload()
+        replay(server, flights, 40)
+        os.kill(server.workers()[0]["pid"], signal.SIGKILL)
+        replay(server, flights, 40)
+        assert wait_until(lambda: len(ran(server)) >= 5, START_S)
+        gevent.sleep(0.2)
+        assert sorted(ran(server)) == [str(i) for i in range(5)]
+        register = server.ask()["early_data"]
+        assert register["repeated"] > 20, register
 
 
 def test_a_reload_loses_nothing(files: Path) -> None:

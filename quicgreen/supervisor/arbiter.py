@@ -533,6 +533,7 @@ class Supervisor:
             "reload_error": self.reload_error,
             "steering": "bpf" if self._slots.is_steered else "handover",
             "slots": self._slots.count,
+            "early_data": self._slots.first_flights(),
             "workers": [self._describe(c, question == "stats") for c in self.children],
         }
         return told

@@ -29,6 +29,7 @@ class Slots:
 
     def __init__(self, group: WorkerGroup, sockets: SocketGroup, steering: str) -> None:
         self.group, self.sockets = group, sockets
+        self._register = group.replay()
         self.count: int = group.info()["slots"]
         self.is_steered = steering != "handover"
         self._mourned: set[int] = set()  # dead, and not all of their clients know
@@ -88,6 +89,10 @@ class Slots:
     def information(self, slot: int) -> WorkerInfo:
         """State, pid, heartbeat and the rest, as the group has them."""
         return self.group.worker(slot)
+
+    def first_flights(self) -> dict[str, int]:
+        """What became of early data, of all workers together (`ReplayRegister.counts`)."""
+        return self._register.counts()
 
     def _set(self, child: Child, state: int) -> None:
         info = self.group.worker(child.slot)

@@ -54,9 +54,9 @@ def handle(request):
         stream.finish()
         return
     body = request.read()
-    if what == "note":
-        with open(rest, "ab", buffering=0) as file:
-            file.write(body)
+    if what in ("note", "count"):
+        with open(rest if what == "note" else what, "ab", buffering=0) as file:
+            file.write(body or rest.encode() + b",")
     request.respond(200, headers, body or b"from %d\\n" % os.getpid())
 """
 
