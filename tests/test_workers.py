@@ -140,6 +140,18 @@ def test_a_crash_is_known_at_once_and_harms_no_other_worker(files: Path) -> None
         assert repeated(server, "posts") == {}
 
 
+def test_all_clients_of_the_dead_are_told_also_those_that_share_a_socket(files: Path) -> None:
+    with supervised(files, "-w", "1") as server:
+        connections = [
+            quicgreen.connect("127.0.0.1", server.port, verify=False, timeout=START_S) for _ in range(60)
+        ]
+        os.kill(int(connections[0].get("/").headers["x-pid"]), signal.SIGKILL)
+        killed = time.monotonic()
+        assert wait_until(lambda: all(c.closed for c in connections), START_S)
+        assert time.monotonic() - killed < 5
+        assert {c.closing_error().cause for c in connections} == {"lost"}
+
+
 def test_a_connection_stays_with_its_worker_when_its_address_changes(files: Path) -> None:
     with supervised(files, "-w", "4") as server, Link(("127.0.0.1", server.port), seed=1) as link:
         connections = [

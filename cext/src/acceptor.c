@@ -14,6 +14,10 @@
 #define ANSWER_BURST 100
 #define ANSWER_RATE  1000
 
+/* Packets that may be resets, at once: when a server's worker dies all connections of a client to it
+ * are told in one moment, by each of their ids. */
+#define OFFER_BURST 4096
+
 /* Packets handed to other workers: as many as one of them can use. A flood of forged ids takes no more
  * of them than it would by going there itself. */
 #define HAND_OVER_BURST 10000
@@ -301,12 +305,14 @@ static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr 
 static bool take_reset(qg_endpoint *ep, const uint8_t *data, size_t len, const qg_dgram *whole) {
     qg_engine *e = ep->engine;
     if (qg__link_alone(&ep->conns) ||
-        !qg__bucket_take(&e->offer_bucket, e->now_ns, ANSWER_BURST, ANSWER_RATE)) {
+        !qg__bucket_take(&e->offer_bucket, e->now_ns, OFFER_BURST, ANSWER_RATE)) {
         return false;
     }
     for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
         qg_conn *conn = QG_CONTAINER(l, qg_conn, of_endpoint);
-        if (conn->is_server || conn->state != QG_CONN_OPEN ||
+        /* One that was closed by an earlier reset of this turn is not looked at before its end: it
+         * would take those of all its neighbours for its own. */
+        if (conn->is_server || conn->state != QG_CONN_OPEN || quiche_conn_is_closed(conn->quiche) ||
             !qg__addr_equal(&conn->peer, &whole->from)) {
             continue;
         }
