@@ -21,7 +21,7 @@ NAMES = {
 """What is tested under another name."""
 
 WHOLE = {
-    "build", "docs", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
+    "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
     "websocket_chat", "workers",
 }  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""

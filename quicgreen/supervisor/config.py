@@ -294,6 +294,8 @@ def load(
         if environ.get(variable):
             chosen[name], sources[name] = environ[variable], variable
     for name, value in given.items():
+        if value is None:
+            continue
         chosen[name], sources[name] = value, "command line"
     for name in chosen.keys() & _ON_COMMAND_LINE.keys():
         chosen[name] = _checked(FIELDS[name], chosen[name], sources[name])

@@ -16,8 +16,8 @@ from .commands import START_S
 from .supervised import Supervised
 
 _PAUSE_S = 0.025
-"""Longer than the servers of these tests keep a connection whose handshake does not go on: while it lives, what
-is sent again goes to it, and no register is asked."""
+"""Longer than the servers of these tests keep a connection whose handshake does not go on: while it lives,
+what is sent again goes to it, and no register is asked."""
 
 Flight = list[bytes]
 
