@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ._core import ffi, lib
-from .configuration import ClientTls, QuicConfiguration, ServerTls
+from .configuration import ClientTls, QuicConfiguration, ServerTls, qlog_folder
 from .exceptions import NO_SPACE, error
 
 
@@ -136,6 +136,7 @@ class Configuration:
         lib.qg_config_defaults(options, is_server)
         options.raw = raw
         options.extended_connect = extended_connect
+        options.qlog_dir = self._strings(qlog_folder(transport))
         kept = self._fill(options, transport)
         pointer = lib.qg_config_new(options, tls_context, problem, 512)
         del kept
@@ -175,7 +176,7 @@ class Configuration:
         kept = None
         for item in dataclasses.fields(transport):
             value = getattr(transport, item.name)
-            if value is None:
+            if value is None or item.name == "qlog_dir":
                 continue
             if item.name == "cc_algorithm":
                 value = kept = ffi.new("char[]", str(value).encode("ascii", "replace"))
@@ -192,6 +193,7 @@ def config_defaults(is_server: bool) -> dict[str, Any]:
     lib.qg_config_defaults(options, is_server)
     values = {f.name: getattr(options, f.name) for f in dataclasses.fields(QuicConfiguration)}
     values["cc_algorithm"] = ffi.string(options.cc_algorithm).decode()
+    values["qlog_dir"] = ""
     return values
 
 

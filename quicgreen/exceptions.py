@@ -317,6 +317,12 @@ CAUSES: dict[str, Cause] = {
         "the trusted certificates cannot be used",
         "verify= must name a PEM file or an OpenSSL-style folder",
     ),
+    "qlog-file": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the qlog cannot be written",
+        "give a file that can be made, or a folder that is there and may be written to",
+    ),
     "ticket": Cause(
         QuicClientException,
         QUIC_ERROR_INVALID_STATE,

@@ -14,6 +14,8 @@ class ConnectionStats(TypedDict):
     """Packets sent."""
     lost: int
     """Packets declared lost."""
+    spurious_lost: int
+    """Of these, packets that were acknowledged after all."""
     retrans: int
     """Frames sent again."""
     sent_bytes: int
@@ -23,10 +25,23 @@ class ConnectionStats(TypedDict):
     stream_retrans_bytes: int
     paths_count: int
     reset_stream_count_local: int
+    stopped_stream_count_local: int
     reset_stream_count_remote: int
+    stopped_stream_count_remote: int
+    data_blocked_sent_count: int
+    """How often the peer's limit for the connection held us up (RFC 9000, section 19.12)."""
+    stream_data_blocked_sent_count: int
+    """How often its limit for a stream did."""
+    data_blocked_recv_count: int
+    stream_data_blocked_recv_count: int
+    path_challenge_rx_count: int
+    total_pto_count: int
+    """Probe timeouts of the path (RFC 9002, section 6.2)."""
     rtt: int
     """Smoothed round-trip time, nanoseconds (RFC 9002, section 5.3)."""
     min_rtt: int
+    """Nanoseconds."""
+    max_rtt: int
     """Nanoseconds."""
     rttvar: int
     """Nanoseconds."""
@@ -36,3 +51,5 @@ class ConnectionStats(TypedDict):
     """Largest datagram that the path is known to carry, bytes."""
     delivery_rate: int
     """Estimated, bytes per second."""
+    max_bandwidth: int
+    """The largest estimate, bytes per second."""
