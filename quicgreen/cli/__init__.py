@@ -1,4 +1,4 @@
-"""The command line: `quicgreen serve`, `fetch`, `ws`, `ping`, `tickets` and `info`, a module each.
+"""The command line: `quicgreen serve`, `fetch`, `ws`, `ping`, `tickets`, `qlog` and `info`, a module each.
 
 Options bear the names that curl, ping and gunicorn gave them.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..exceptions import QuicException
-from . import fetch, info, ping, serve, tickets, ws
+from . import fetch, info, ping, qlog, serve, tickets, ws
 from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, words
 
 
@@ -47,5 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     ws.add(commands.add_parser("ws", help="talk to a WebSocket over HTTP/3"))
     ping.add(commands.add_parser("ping", help="time handshakes and round trips to a server"))
     tickets.add(commands.add_parser("tickets", help="look after the session tickets that are kept"))
+    qlog.add(commands.add_parser("qlog", help="read what connections wrote of themselves"))
     info.add(commands.add_parser("info", help="versions, settings, what the system offers, and defaults"))
     return parser
