@@ -170,8 +170,8 @@ class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_conn", "_counters", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena", "closed",
-        "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
+        "_conn", "_counters", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena",
+        "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
     )  # fmt: skip
 
     def __init__(self, on_dirty: Callable[[], None], *, keys: Keys | None = None, trace_fd: int = -1) -> None:

@@ -58,6 +58,7 @@ _ADVICE = {
     "bind": "see --bind",
     "websocket-handshake": "--http3 auto also tries HTTP/1.1, over TCP",
     "ticket": "it is torn, another version of quicgreen made it, or it is something else",
+    "qlog-file": "--qlog names a file, --qlog-dir a folder that is there",
     "ticket-folder": "it must be yours, and writable for you and not for others",
     "ticket-redis": "see that the server runs and takes writes; --store names another place",
     "certificate-file": "see --certfile and --keyfile: both are PEM files, and the key is the certificate's",
