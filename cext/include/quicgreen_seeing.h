@@ -63,8 +63,8 @@ int qg_conn_qlog(qg_engine *engine, uint64_t conn, const char *path);
 
 /* With `trace_fd` in qg_engine_options every endpoint writes a line there for each datagram:
  *    SECONDS recv|send BYTES B FROM > TO TYPE[+TYPE...] dcid=ID [scid=ID]
- * SECONDS are CLOCK_MONOTONIC's, at the begin of the turn. Of a short header the length of the id is not
- * known: its first eight bytes are shown. */
+ * SECONDS are CLOCK_MONOTONIC's, at the begin of the turn. Of a short header that leaves the length of
+ * the id is not known: its first eight bytes are shown. */
 
 /* ---- end of cdef ---- */
 #endif

@@ -9,8 +9,9 @@
 #define LINES_BYTES 16384 /* written at a time: some hundred lines */
 #define LINE_MAX    320
 
-#define ID_MAX   20 /* RFC 9000, section 17.2 */
-#define SHORT_ID 8  /* bytes of an id that are shown where its length is not known */
+#define ID_MAX  20 /* RFC 9000, section 17.2 */
+#define OUR_ID  12 /* what short headers that come in have (cid.h) */
+#define SOME_ID 8  /* bytes of a peer's id that are shown: its length is not known there */
 
 struct qg_trace {
     const qg_datapath_ops *ops; /* the datapath's own */
@@ -79,9 +80,10 @@ static size_t long_packet(const uint8_t *p, size_t len, unsigned type) {
     return n > 0 && payload < len - at - n ? at + n + (size_t)payload : 0;
 }
 
-static void add_ids(qg_trace *t, const uint8_t *p, size_t len) {
+static void add_ids(qg_trace *t, bool came, const uint8_t *p, size_t len) {
     if ((p[0] & 0x80) == 0) {
-        add_id(t, "dcid", p + 1, qg__min(len - 1, SHORT_ID));
+        add_id(t, "dcid", p + 1, qg__min(len - 1, came ? OUR_ID : SOME_ID));
+        add(t, "%s", came ? "" : "...");
         return;
     }
     size_t dcid = len > 5 ? p[5] : SIZE_MAX;
@@ -95,7 +97,7 @@ static void add_ids(qg_trace *t, const uint8_t *p, size_t len) {
     }
 }
 
-static void add_packets(qg_trace *t, const uint8_t *p, size_t len) {
+static void add_packets(qg_trace *t, bool came, const uint8_t *p, size_t len) {
     static const char *const types[] = {"initial", "0rtt", "handshake", "retry"};
     const uint8_t *first = p;
     size_t first_len = len;
@@ -115,21 +117,21 @@ static void add_packets(qg_trace *t, const uint8_t *p, size_t len) {
         p += n;
         len = n > 0 ? len - n : 0;
     }
-    add_ids(t, first, first_len);
+    add_ids(t, came, first, first_len);
 }
 
-static void add_datagrams(qg_trace *t, const char *what, const uint8_t *p, size_t len,
-                          size_t segment, const qg_addr *from, const qg_addr *to) {
+static void add_datagrams(qg_trace *t, bool came, const uint8_t *p, size_t len, size_t segment,
+                          const qg_addr *from, const qg_addr *to) {
     for (size_t at = 0; at < len; at += segment) {
         size_t n = qg__min(segment, len - at);
         if (LINES_BYTES - t->len < LINE_MAX) {
             write_lines(t);
         }
-        add(t, "%.6f %s %zu B ", (double)*t->now_ns / 1e9, what, n);
+        add(t, "%.6f %s %zu B ", (double)*t->now_ns / 1e9, came ? "recv" : "send", n);
         add_addr(t, from);
         add(t, " > ");
         add_addr(t, to);
-        add_packets(t, p + at, n);
+        add_packets(t, came, p + at, n);
         add(t, "\n");
     }
 }
@@ -141,7 +143,7 @@ static int receive(qg_datapath *dp, qg_dgram *out, int max) {
     int count = t->ops->receive(dp, out, max);
     for (int i = 0; i < count; i++) {
         size_t segment = out[i].segment > 0 ? out[i].segment : out[i].len;
-        add_datagrams(t, "recv", out[i].data, out[i].len, segment, &out[i].from, &out[i].to);
+        add_datagrams(t, true, out[i].data, out[i].len, segment, &out[i].from, &out[i].to);
     }
     write_lines(t);
     return count;
@@ -154,7 +156,7 @@ static uint8_t *begin(qg_datapath *dp) {
 static void commit(qg_datapath *dp, size_t len, size_t segment, const qg_addr *from,
                    const qg_addr *to) {
     qg_trace *t = dp->trace;
-    add_datagrams(t, "send", t->run, len, segment, from, to);
+    add_datagrams(t, false, t->run, len, segment, from, to);
     t->run += len; /* a second commit is for what follows */
     t->ops->commit(dp, len, segment, from, to);
 }
