@@ -97,9 +97,10 @@ struct qg_engine {
     qg_hash initial_cids; /* ids that clients chose, and those sent in a Retry -> connection */
     qg_link work;
     qg_link dirty;
-    qg_link failed; /* requests to be answered with an event */
-    qg_link qlogs;  /* with records to be written (qlog.h) */
-    int trace_fd;   /* -1: nothing is traced (trace.h) */
+    qg_link failed;      /* requests to be answered with an event */
+    qg_link qlogs;       /* with records to be written (qlog.h) */
+    uint8_t *qlog_spare; /* memory for one of them */
+    int trace_fd;        /* -1: nothing is traced (trace.h) */
 
     qg_endpoint **endpoints;
     int endpoint_count;

@@ -8,8 +8,7 @@
 
 #include "engine.h"
 
-/* What one turn writes: a full budget of packets (engine.c) makes some 900 kB of records. Memory that was
- * never used costs nothing. */
+/* What a connection gathers in a turn: a full budget of packets (engine.c) makes some 900 kB of records. */
 #define CAPACITY (2u << 20)
 
 #define RECORD 0x1e /* begins each record (RFC 7464); JSON escapes it inside of one */
@@ -28,16 +27,30 @@ struct qg_qlog {
     uint32_t len;
     uint32_t record; /* where the last record begins */
     uint64_t lost;   /* records */
-    uint8_t *bytes;
+    uint8_t *bytes;  /* NULL while there is nothing to write */
     char path[PATH_CAPACITY];
 };
 
 /* ------------------------------------------------------------- gathering */
 
-static void touch(qg_qlog *q) {
-    if (qg__link_alone(&q->link)) {
-        qg__link_append(&q->engine->qlogs, &q->link);
+/* Connections that rest have no memory, and one is kept for the next turn. False: there is none. */
+static bool take_memory(qg_qlog *q) {
+    qg_engine *e = q->engine;
+    if (q->bytes == NULL) {
+        q->bytes = e->qlog_spare != NULL ? e->qlog_spare : malloc(CAPACITY);
+        e->qlog_spare = NULL;
     }
+    return q->bytes != NULL;
+}
+
+static void give_memory_back(qg_qlog *q) {
+    qg_engine *e = q->engine;
+    if (e->qlog_spare == NULL) {
+        e->qlog_spare = q->bytes;
+    } else {
+        free(q->bytes);
+    }
+    q->bytes = NULL;
 }
 
 /* quiche's next piece. A record begins with a piece of its own. */
@@ -50,7 +63,7 @@ static void gather(void *context, const uint8_t *bytes, size_t len) {
     if (q->skipping) {
         return;
     }
-    if (len > CAPACITY - q->len || q->error != 0) {
+    if (q->error != 0 || len > CAPACITY - q->len || !take_memory(q)) {
         q->len = q->record;
         q->skipping = true;
         q->lost++;
@@ -59,7 +72,9 @@ static void gather(void *context, const uint8_t *bytes, size_t len) {
     }
     memcpy(q->bytes + q->len, bytes, len);
     q->len += (uint32_t)len;
-    touch(q);
+    if (qg__link_alone(&q->link)) {
+        qg__link_append(&q->engine->qlogs, &q->link);
+    }
 }
 
 /* ------------------------------------------------------------- life */
@@ -74,7 +89,7 @@ static void close_file(qg_qlog *q) {
 static void discard(qg_qlog *q) {
     qg__link_remove(&q->link);
     close_file(q);
-    free(q->bytes);
+    give_memory_back(q);
     free(q);
 }
 
@@ -120,8 +135,7 @@ static void describe(const qg_conn *conn, char *out, size_t capacity) {
 
 int qg__qlog_begin(qg_conn *conn, const char *path, bool folder, bool now) {
     qg_qlog *q = calloc(1, sizeof *q);
-    if (q == NULL || (q->bytes = malloc(CAPACITY)) == NULL) {
-        free(q);
+    if (q == NULL) {
         return QG_NOMEM;
     }
     qg__link_init(&q->link);
@@ -146,6 +160,14 @@ int qg__qlog_begin(qg_conn *conn, const char *path, bool folder, bool now) {
     return QG_OK;
 }
 
+void qg__qlog_forget(qg_conn *conn) {
+    if (conn->qlog != NULL) {
+        qgq_conn_end_qlog(conn->quiche);
+        discard(conn->qlog);
+        conn->qlog = NULL;
+    }
+}
+
 void qg__qlog_conn_gone(qg_conn *conn) {
     if (conn->qlog != NULL) {
         let_go(conn->qlog);
@@ -158,6 +180,7 @@ void qg__qlog_conn_gone(qg_conn *conn) {
 static void fail(qg_qlog *q, int error) {
     q->error = error;
     q->len = 0;
+    give_memory_back(q);
     close_file(q);
     if (q->conn != NULL) {
         qgq_conn_end_qlog(q->conn->quiche);
@@ -193,6 +216,9 @@ static void write_out(qg_qlog *q) {
     memmove(q->bytes, q->bytes + at, q->len);
     if (q->conn == NULL) {
         lose_rest(q);
+    }
+    if (q->len == 0) {
+        give_memory_back(q);
     }
 }
 
@@ -254,6 +280,7 @@ void qg__qlogs_free(qg_engine *e) {
         }
         discard(q);
     }
+    free(e->qlog_spare);
 }
 
 void qg__qlogs_abandon(qg_engine *e) {

@@ -15,6 +15,9 @@
  * QG_TOO_LARGE. */
 int qg__qlog_begin(qg_conn *conn, const char *path, bool folder, bool now);
 
+/* The connection was none: what was gathered is dropped, and no file is made. */
+void qg__qlog_forget(qg_conn *conn);
+
 /* The connection is about to be freed, its quiche_conn is already: write what is left, at the next flush. */
 void qg__qlog_conn_gone(qg_conn *conn);
 

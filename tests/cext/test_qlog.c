@@ -174,6 +174,75 @@ TEST(a_path_that_is_a_folder) {
     remove_folder(folder);
 }
 
+TEST(nothing_is_written_in_a_drain) {
+    rig r;
+    char folder[64], path[128];
+    size_t before, drained, flushed;
+    make_folder(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/a.sqlog", folder);
+    rig_start(&r, NULL);
+    CHECK_EQ(qg_conn_qlog(r.client.engine, r.conn, path), QG_OK);
+    exchange(&r, 1);
+    turn(&r);
+    free(contents(path, &before));
+    CHECK(qg__link_alone(&r.client.engine->qlogs));
+    request(&r, 2, "GET", "/", NULL, 0, QG_FIN);
+    CHECK(qg_engine_flush(r.client.engine) >= 0);
+    side_turn(&r.server); /* which acknowledges */
+    free(contents(path, &flushed));
+    CHECK(flushed > before);
+    CHECK(qg_engine_drain(r.client.engine) >= 0);
+    CHECK(!qg__link_alone(&r.client.engine->qlogs));
+    free(contents(path, &drained));
+    CHECK_EQ(drained, flushed);
+    qg_engine_flush(r.client.engine);
+    free(contents(path, &flushed));
+    CHECK(flushed > drained);
+    rig_close(&r);
+    remove_folder(folder);
+}
+
+TEST(connections_that_rest_have_no_memory) {
+    rig_options o;
+    rig r;
+    char folder[64], path[300];
+    make_folder(folder, sizeof folder);
+    rig_defaults(&o);
+    o.client.qlog_dir = folder;
+    rig_open(&r, &o);
+    for (int i = 0; i < 20; i++) {
+        rig_dial(&r);
+    }
+    UNTIL(&r, r.client.counters.handshakes_completed == 20);
+    turn(&r);
+    CHECK(r.client.engine->qlog_spare != NULL);
+    CHECK_EQ(count_files(folder, path, sizeof path), 20);
+    rig_close(&r); /* the sanitizer counts what is left */
+    remove_folder(folder);
+}
+
+/* Strangers' packets make no files. */
+TEST(what_does_not_decrypt_is_no_connection) {
+    rig_options o;
+    rig r;
+    char folder[64], path[300];
+    uint8_t data[1200] = {0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6,    7,
+                          8,    8, 9, 9, 9, 9, 9, 9, 9, 9, 0, 0x44, 0x90};
+    make_folder(folder, sizeof folder);
+    rig_defaults(&o);
+    o.server.qlog_dir = folder;
+    rig_open(&r, &o);
+    CHECK_EQ(qg_engine_inject(r.server.engine, r.server.endpoint, data, sizeof data, &r.client_addr,
+                              &r.server_addr),
+             QG_OK);
+    turn(&r);
+    CHECK_EQ(r.server.counters.datagrams_junk, 1);
+    CHECK_EQ(count_files(folder, path, sizeof path), 0);
+    CHECK(qg__link_alone(&r.server.engine->qlogs));
+    rig_close(&r);
+    remove_folder(folder);
+}
+
 /* ---------------------------------------------------------------- files that fail */
 
 TEST(a_file_that_cannot_be_made) {
