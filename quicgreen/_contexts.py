@@ -193,7 +193,7 @@ def config_defaults(is_server: bool) -> dict[str, Any]:
     lib.qg_config_defaults(options, is_server)
     values = {f.name: getattr(options, f.name) for f in dataclasses.fields(QuicConfiguration)}
     values["cc_algorithm"] = ffi.string(options.cc_algorithm).decode()
-    values["qlog_dir"] = ""
+    values["qlog_dir"] = "what QLOGDIR says"
     return values
 
 

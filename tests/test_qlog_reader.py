@@ -7,7 +7,6 @@ import pytest
 from helpers.qlogs import HEAD, event, of_aioquic, sent, write
 from support import connect, echo, hello, serving, wait_until
 
-import quicgreen.qlog
 from quicgreen import QuicClientException
 from quicgreen.qlog import read
 
@@ -117,7 +116,3 @@ def test_what_is_no_qlog(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "a")
-
-
-def test_what_the_package_exports() -> None:
-    assert quicgreen.qlog.__all__ == ["Event", "Trace", "read"]
