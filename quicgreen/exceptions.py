@@ -1,15 +1,15 @@
 """What can go wrong, told once.
 
     QuicException(OSError)
-    ├── QuicConnectionException(ConnectionError)   the connection ended or could not be kept
+    ├── QuicConnectionException(ConnectionError)   there is no connection, or it ended
+    │   └── QuicSocketException                    ... by the network: no name, no route, nobody there
     ├── QuicStreamException                        one request or stream failed; the others go on
     ├── QuicTlsHandshakeException                  certificate, name, protocol or another TLS alert
     ├── QuicTimeoutException(TimeoutError)         a deadline passed
     ├── QuicTransportException                     QUIC or HTTP/3 was violated, or no common version
     │   └── QuicErrorUnknownFrame                  ... by a frame nobody knows
     ├── QuicServerException                        a server could not start or go on
-    ├── QuicClientException                        used in a way that cannot work
-    └── QuicSocketException(ConnectionError)       the network: no name, no route, nobody there
+    └── QuicClientException                        used in a way that cannot work
 
     QuicWarning(UserWarning)
     ├── QuicWarningInvalidParameters
@@ -24,6 +24,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 
@@ -59,8 +61,12 @@ class QuicException(OSError):
 
 
 class QuicConnectionException(QuicException, ConnectionError):
-    """The connection ended or could not be kept. You do not get this for a failure of the network
-    before there was a connection (`QuicSocketException`) or of TLS (`QuicTlsHandshakeException`)."""
+    """There is no connection, or it ended. Handshakes that fail for TLS (`QuicTlsHandshakeException`) or for
+    time (`QuicTimeoutException`) have their own classes."""
+
+
+class QuicSocketException(QuicConnectionException):
+    """The network: no such name, no route, or nobody listens there. `errno` tells when the system did."""
 
 
 class QuicStreamException(QuicException):
@@ -92,10 +98,6 @@ class QuicClientException(QuicException):
     """Something was used in a way that cannot work; nothing was sent."""
 
 
-class QuicSocketException(QuicException, ConnectionError):
-    """The network: no such name, no route, or nobody listens there. `errno` tells when the system did."""
-
-
 class QuicWarning(UserWarning):
     """Base of quicgreen's warnings. They are issued with `warnings.warn` and never raised."""
 
@@ -105,7 +107,8 @@ class QuicWarningInvalidParameters(QuicWarning):
 
 
 class QuicWarningConnectionSlow(QuicWarning):
-    """A handshake or a round trip took unusually long."""
+    """A client's handshake took longer than `slow_handshake_ms`, or its round trips four times as long as the
+    quickest one. Issued once per connection, where it is used next."""
 
 
 class QuicWarningDeprecatedFeature(QuicWarning):
@@ -113,7 +116,9 @@ class QuicWarningDeprecatedFeature(QuicWarning):
 
 
 class QuicWarningPartialData(QuicWarning):
-    """A body or a datagram was shorter than announced."""
+    """Something was taken only in part: a body that ended before its content-length (reading it then raises
+    too), datagrams that were cut as they were received, or frames of a type that is not known, which HTTP/3
+    skips (RFC 9114, section 9)."""
 
 
 class QuicWarningTicketStore(QuicWarning):
@@ -218,8 +223,8 @@ CAUSES: dict[str, Cause] = {
     "unknown-frame": Cause(
         QuicErrorUnknownFrame,
         QUIC_ERROR_TRANSPORT_ERROR,
-        "Received unknown QUIC frame type, or a frame that is badly encoded",
-        "the connection is closed; the peer speaks an extension that was not agreed on",
+        "Received unknown QUIC frame type",
+        "the connection is closed; one side speaks an extension that was not agreed on",
     ),
     "reset": Cause(
         QuicStreamException,
@@ -244,6 +249,12 @@ CAUSES: dict[str, Cause] = {
         QUIC_ERROR_STREAM_ERROR,
         "the message is malformed",
         "report this to who runs the peer; other requests are not affected",
+    ),
+    "body-too-short": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the body ended before its content-length",
+        "what came is only a part: ask again; if it comes again, report it to who runs the peer",
     ),
     "head-too-large": Cause(
         QuicStreamException,
@@ -298,6 +309,12 @@ CAUSES: dict[str, Cause] = {
         QUIC_ERROR_INVALID_STATE,
         "opened before fork",
         "connections and servers stay with the process that made them: open new ones after fork",
+    ),
+    "unanswered": Cause(
+        QuicServerException,
+        QUIC_ERROR_INVALID_STATE,
+        "the handler returned without answering",
+        "call respond() or start_response() on every way through it; the client got status 500",
     ),
     "bind": Cause(
         QuicServerException,
@@ -371,6 +388,12 @@ CAUSES: dict[str, Cause] = {
         "Unable to initialize QUIC context",
         "descriptors or memory ran out: see ulimit -n and the system's log",
     ),
+    "memory": Cause(
+        QuicException,
+        QUIC_ERROR_INTERNAL,
+        "there is no memory left",
+        "close what is no longer used; see ulimit -v and the system's log",
+    ),
     "limit": Cause(
         QuicClientException,
         QUIC_ERROR_INTERNAL,
@@ -392,10 +415,11 @@ def error(
     remote: bool = False,
     request_sent: bool = True,
     errno: int | None = None,
+    joint: str = ": ",
 ) -> QuicException:
     """The exception for `cause`, ready to be raised: what, the detail, and what to do next."""
     row = CAUSES[cause]
-    what = f"{row.message}: {detail}" if detail else row.message
+    what = f"{row.message}{joint}{detail}" if detail else row.message
     exception = row.exception(f"{what} ({row.advice})")
     exception.cause = cause
     exception.code = row.code
@@ -405,6 +429,15 @@ def error(
     if errno is not None:
         exception.errno = errno
     return exception
+
+
+def warn(text: str, category: type[QuicWarning]) -> None:
+    """Warn whoever called into this package, at the line that did. To be called in a greenlet of the
+    application, never in the hub: what it does with warnings is its own."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(f"{__package__}."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
 
 
 H3_ERRORS = {

@@ -36,7 +36,7 @@ from .configuration import Timeout, microseconds
 from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .messages import Response
-from .stream import H3_REQUEST_CANCELLED, Stream, stream_error
+from .stream import H3_REQUEST_CANCELLED, Stream, stream_error, told
 from .upload import Upload
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -106,12 +106,14 @@ def exchange(
             if declared is None:
                 head += fields.length_line(len(body))
             elif declared != len(body):
-                raise error("content-length", f"{len(body)} bytes, announced as {declared}")
+                raise error(
+                    "content-length", f"{len(body)} bytes, announced as {declared}", request_sent=False
+                )
         if body.__class__ is not bytes or len(body) > INLINE_MAX:
             return _upload(connection, method, url, head, body, limit, on_done, declared)
     else:
         if declared:
-            raise error("content-length", f"no body, announced as {declared}")
+            raise error("content-length", f"no body, announced as {declared}", request_sent=False)
         body = b""
     runtime = connection._runtime
     engine = runtime.engine
@@ -138,11 +140,24 @@ def exchange(
             engine.cancel(connection.id, token, H3_REQUEST_CANCELLED)
         raise
     if record[TYPE] != RESPONSE:
-        raise failure(connection, record, limit)
+        why = failure(connection, record, limit)
+        connection.look()  # the way may be slow
+        raise told(why)
     offset = record[OFFSET]
     data = engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
-    elapsed = time.monotonic() - started
-    return Response(connection, record, data, method, url, elapsed, limit.read, on_done)
+    now = time.monotonic()
+    if now > connection.look_at:
+        _look(connection, record)
+    return Response(connection, record, data, method, url, now - started, limit.read, on_done)
+
+
+def _look(connection: ClientConnection, record: Any) -> None:
+    """`connection.look()`, between an answer and its `Response`: where warnings are errors there is none."""
+    try:
+        connection.look()
+    except BaseException:
+        connection._engine.release(record[CONN], record[STREAM])
+        raise
 
 
 def _upload(
@@ -182,9 +197,10 @@ def _upload(
         upload = Upload(connection, number, body, declared, limit, token)
         record = runtime.wait(token)
         if record[TYPE] != RESPONSE:
-            raise failure(connection, record, limit)
+            raise told(failure(connection, record, limit))
         data = engine.take(record)
         elapsed = time.monotonic() - started
+        connection.look()
         if record[FLAGS] & FIN:
             upload.sender.join()  # the server said all that it has to say, and may want the rest still
     except BaseException:

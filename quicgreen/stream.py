@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import _engine, fields
 from ._engine import AGAIN, DEADLINE, FIN, GONE, MORE, STATUS, STREAM_ERROR, TYPE
 from .configuration import microseconds
-from .exceptions import QuicException, check_code, code_name, error
+from .exceptions import CAUSES, QuicException, QuicWarningPartialData, check_code, code_name, error, warn
 from .headers import Headers
 
 if TYPE_CHECKING:
@@ -33,15 +33,19 @@ _CAUSES = {
     -_engine.STOPPED: "stopped",
     -_engine.REFUSED: "refused",
     -_engine.PROTOCOL: "malformed",
+    -_engine.SHORT: "body-too-short",
     -_engine.TOO_LARGE: "head-too-large",
     -_engine.CLOSED: "closed-here",
     -_engine.GONE: "stream-gone",
     -_engine.STATE: "state",
     -_engine.INVALID: "state",
-    -_engine.NOMEM: "engine",
+    -_engine.NOMEM: "memory",
     -_engine.LIMIT: "limit",
     -_engine.FORKED: "fork",
 }
+
+
+_MALFORMED = ("malformed", "body-too-short")
 
 
 def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True) -> QuicException:
@@ -52,7 +56,7 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
     goaway = cause == "refused" and code == 0  # no code crossed the network
     if goaway:
         detail = "it takes no more on this connection (GOAWAY)"
-    elif by_peer or (cause == "malformed" and code):
+    elif by_peer or (cause in _MALFORMED and code):
         detail = f"code {code}" if raw else code_name(code, True)
     elif result == -_engine.INVALID:
         detail = "another greenlet does the same on this stream"
@@ -63,6 +67,14 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
         remote=by_peer,
         request_sent=sent and cause != "refused",
     )
+
+
+def told(e: QuicException) -> QuicException:
+    """`e`, which is about to be raised in a greenlet of the application: who has a part of a body, or may
+    have one, is warned as well."""
+    if e.cause == "body-too-short":
+        warn(CAUSES[e.cause].message, QuicWarningPartialData)
+    return e
 
 
 class Stream:
@@ -146,7 +158,7 @@ class Stream:
                     self._end_reading(flags)
                 return n
             if n != AGAIN:
-                raise self._failure(n, code)
+                raise told(self._failure(n, code))
             self._wait(token, "reading")
 
     def read(self, size: int = -1, limit: int | None = None) -> bytes:
@@ -263,7 +275,7 @@ class Stream:
         if kind == DEADLINE:
             raise error("deadline", f"{doing} stream {self.id}, after {self.timeout} s")
         if kind == STREAM_ERROR:
-            raise self._failure(-record[STATUS], record[_engine.CODE])
+            raise told(self._failure(-record[STATUS], record[_engine.CODE]))
 
     def _failure(self, result: int, code: int) -> QuicException:
         """`result`: a negative code. Nothing more can be done with that side of the stream."""
