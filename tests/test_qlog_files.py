@@ -82,12 +82,12 @@ def test_the_numbers_are_those_of_the_connection(tmp_path: Path) -> None:
         with connect(server) as connection:
             for _ in range(20):
                 connection.get("/")
-            sent = connection.stats()["sent"]
+            stats = connection.stats()
         (file,) = tmp_path.iterdir()
         assert file.name.endswith("_server.sqlog")
         assert wait_until(lambda: "quic:connection_closed" in names(file))
         received = [e for e in records(file)[1:] if e["name"] == "quic:packet_received"]
-        assert sent <= len(received) <= sent + 5
+        assert stats["sent"] - stats["lost"] <= len(received) <= stats["sent"] + 20
         assert {"initial", "handshake", "1RTT"} <= {e["data"]["header"]["packet_type"] for e in received}
 
 

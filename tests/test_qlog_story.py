@@ -148,11 +148,16 @@ def test_streams_are_told_once(tmp_path: Path) -> None:
         (event(1, "recovery:congestion_state_updated", old="a", new="b"), "congestion control: a to b"),
         (event(1, "quic:mtu_updated", new=1400), "the path carries datagrams of 1400 bytes"),
         (event(1, "quic:connection_closed", trigger="idle_timeout"), "the connection is over: idle_timeout"),
-        (event(1, "quic:connection_closed"), "the connection is over"),
+        (event(9, "quic:connection_closed"), "the connection is over: nothing came for 9 ms"),
     ],
 )  # fmt: skip
 def test_other_events(tmp_path: Path, what: dict[str, Any], words: str) -> None:
     assert told(tmp_path, what) == [words]
+
+
+def test_a_close_that_was_said_needs_no_reason_at_the_end(tmp_path: Path) -> None:
+    close = sent(1, {"frame_type": "connection_close", "error_code": 0})
+    assert told(tmp_path, close, event(9, "quic:connection_closed"))[-1] == "the connection is over"
 
 
 def test_names_that_mean_nothing_are_left_out(tmp_path: Path) -> None:

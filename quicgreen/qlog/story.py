@@ -66,6 +66,8 @@ class Story:
         self._lost = 0
         self._pto = 0
         self._seen_types: set[tuple[str, str]] = set()
+        self._last_ms = 0.0  # when something came
+        self._closing = False  # one side said so
         self._metrics: dict[str, Any] = {}
 
     def lines(self) -> Iterator[str]:
@@ -101,6 +103,8 @@ class Story:
 
     def _packet(self, event: Event) -> Iterator[str]:
         data, arrow = event.data, _ARROWS[event.name]
+        if arrow == "<":
+            self._last_ms = event.time_ms
         header = data.get("header") or {}
         kind = str(header.get("packet_type", data.get("packet_type", "?")))
         length = packet_size(data)
@@ -168,6 +172,7 @@ class Story:
         yield f"{arrow} a token for the next connection"
 
     def _close(self, arrow: str, frame: dict[str, Any]) -> Iterator[str]:
+        self._closing = True
         application = frame.get("error_space") == "application"
         reason = f" ({frame['reason']})" if frame.get("reason") else ""
         yield f"{arrow} the connection is closed: {_code(frame, application)}{reason}"
@@ -219,6 +224,8 @@ class Story:
     def _connection_closed(self, event: Event) -> Iterator[str]:
         data = event.data
         why = data.get("reason") or data.get("trigger") or ""
+        if not why and not self._closing:  # quiche 0.30 says no more when it was the idle timeout
+            why = f"nothing came for {event.time_ms - self._last_ms:.0f} ms"
         by = data.get("initiator") or data.get("owner")
         yield "the connection is over" + (f", by {by}" if by else "") + (f": {why}" if why else "")
 
