@@ -43,6 +43,7 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
             ["cargo", "clippy", "--release", "--locked", "-q", manifest, "--", "-D", "warnings"],
             cargo,
         ),
+        ("clippy of the tests", ["cargo", "clippy", "--locked", "-q", reader, "--", "-D", "warnings"], cargo),
     ]
 
 
