@@ -143,7 +143,7 @@ def test_d12_a_body_that_is_read_in_pieces(aioquic: Peer, session: quicgreen.Ses
     with session.stream("GET", aioquic.url("/short/3000000")) as response:
         with noted() as found, pytest.raises(quicgreen.QuicStreamException) as caught:
             got.extend(response.iter_bytes())
-        assert found[0].category is QuicWarningPartialData
+        assert len(texts(found, QuicWarningPartialData)) == 1
         assert caught.value.cause == "body-too-short"
     assert 0 < sum(map(len, got)) < 3_000_000
     assert session.get(aioquic.url("/version")).headers["x-peer"] == aioquic.version
@@ -223,7 +223,7 @@ def test_d13_what_is_reserved_to_be_skipped_is_not(
     """RFC 9114, section 7.2.8: peers send these so that they stay skipped; and ORIGIN (RFC 9412)."""
     with noted() as found:
         assert session.get(aioquic.url(f"/frame/{kind}")).text == "after it"
-    assert found == []
+    assert texts(found, QuicWarningPartialData) == []
 
 
 def test_the_hub_warns_of_nothing(ours: Peer, certificates: Authority) -> None:
