@@ -78,6 +78,19 @@ def test_d10_each_connection_is_warned_of_by_itself(ours: Peer, certificates: Au
     assert len(texts(found, QuicWarningConnectionSlow)) == 2
 
 
+def test_d10_of_a_websocket(aioquic_sockets: Peer, certificates: Authority) -> None:
+    config = QuicConfiguration(slow_handshake_ms=50)
+    with (
+        Link(aioquic_sockets.address, delay_ms=50) as link,
+        quicgreen.Session(verify=certificates.ca_certs, config=config) as session,
+        noted() as found,
+        session.websocket(f"wss://localhost:{link.port}/echo") as ws,
+    ):
+        ws.send("hello")
+        assert ws.recv(timeout=20) == "hello"
+    assert len(texts(found, QuicWarningConnectionSlow)) == 1
+
+
 def test_d10_round_trips_that_grew(ours: Peer, certificates: Authority) -> None:
     """To four times the quickest one, and more than a tenth of the default, 100 ms."""
     with (
