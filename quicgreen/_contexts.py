@@ -106,6 +106,15 @@ _OURS: dict[str, Any] = {"slow_handshake_ms": 1000, "qlog_dir": "what QLOGDIR sa
 and few of these are longer than 300 ms."""
 
 
+def _tls_cause(detail: str, is_server: bool) -> str:
+    """What is wrong, by the engine's words (tls.c)."""
+    if "trusted" in detail:
+        return "trust-file"
+    if "certificate" in detail or "private key" in detail:
+        return "certificate-file" if is_server else "client-certificate"
+    return "argument"
+
+
 def _slow_handshake_s(transport: QuicConfiguration) -> float:
     """Infinity when nothing is too slow."""
     value = transport.slow_handshake_ms
@@ -144,8 +153,7 @@ class Configuration:
         pointer = lib.qg_tls_new(tls_options, problem, 512)
         if pointer == ffi.NULL:
             detail = ffi.string(problem).decode(errors="replace")
-            trust = "trusted" in detail
-            raise error("trust-file" if trust else "certificate-file" if is_server else "argument", detail)
+            raise error(_tls_cause(detail, is_server), detail)
         tls_context = ffi.gc(pointer, lib.qg_tls_free)
         options = ffi.new("qg_config_options *")
         lib.qg_config_defaults(options, is_server)

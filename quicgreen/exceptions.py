@@ -328,6 +328,12 @@ CAUSES: dict[str, Cause] = {
         "the certificate or key cannot be used",
         "both must be PEM files, and the key must be the certificate's",
     ),
+    "client-certificate": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the client's certificate or key cannot be used",
+        "cert= names a PEM file that holds both, or a pair of files, and the key must be the certificate's",
+    ),
     "trust-file": Cause(
         QuicClientException,
         QUIC_ERROR_INVALID_STATE,

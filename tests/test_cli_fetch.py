@@ -213,7 +213,7 @@ def test_a_response_that_is_cut_off(site: Site) -> None:
         (["https://no-such-host.invalid/"], 6),
         (["-X", "A B", "https://127.0.0.1/"], 3),
         (["-m", "-1", "https://127.0.0.1/"], 3),
-        (["-k", "-E", "/no/such/file", "https://127.0.0.1/"], 3),
+        (["-k", "-E", "/no/such/file", "https://127.0.0.1/"], 58),
     ],
 )
 def test_wrong_arguments(arguments: list[str], code: int) -> None:

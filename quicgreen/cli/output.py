@@ -35,6 +35,7 @@ EXIT_CODES = {
     "closed-by-peer": 56,
     "lost": 56,
     "websocket-failed": 56,
+    "client-certificate": 58,
     "certificate": 60,
     "trust-file": 77,
     "reset": 92,
@@ -52,6 +53,7 @@ EXIT_READ = 26
 _ADVICE = {
     "argument": "see quicgreen COMMAND --help",
     "certificate": "--cacert FILE trusts a private authority, -k everybody",
+    "client-certificate": "see -E and --key: both are PEM files, and the key is the certificate's",
     "trust-file": "--cacert must name a PEM file",
     "deadline": "-m gives it more time",
     "handshake-timeout": "check that UDP reaches the server's port; --connect-timeout gives it more time",
