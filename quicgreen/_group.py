@@ -46,9 +46,9 @@ class WorkerGroup:
     forked, and inherited; or in a file, for processes that do not descend from each other.
 
     Args:
-        path: of the file, which who comes first makes, for its user alone and with the options given; all others
-            take it as it is. A folder in memory (/dev/shm) is right: the file holds secrets, and is good until the
-            system's next start only. None: no file.
+        path: of the file, which who comes first makes, for its user alone and with the options given; all
+            others take it as it is. A folder in memory (/dev/shm) is right: the file holds secrets, and is good
+            until the system's next start only. None: no file.
         slots: workers at one time, draining ones included: 1 to 255.
         connections: of each worker, that can be told of its death.
         early_data_capacity: ClientHellos with early data in two minutes.
@@ -58,8 +58,8 @@ class WorkerGroup:
 
     Raises:
         QuicClientException: with cause "argument", when an option is out of range.
-        QuicServerException: with cause "group", when the system gives no memory, or the file is not such a one,
-            another user's, open to others, or of an earlier start of the system.
+        QuicServerException: with cause "group", when the system gives no memory, or the file is not such a
+            one, another user's, open to others, or of an earlier start of the system.
     """
 
     SLOTS_MAX: int = lib.QG_GROUP_SLOTS_MAX
