@@ -8,6 +8,7 @@ calls per turn. Importing this patches nothing and imports neither ssl nor any a
 """
 
 from . import websocket as websocket
+from ._group import WorkerGroup
 from .client import Connection, Session, connect, delete, get, head, options, patch, post, put, request
 from .configuration import ClientTls, Limits, QuicConfiguration, ServerTls, Timeout
 from .exceptions import (
@@ -82,6 +83,7 @@ __all__ = [
     "Session",
     "Stream",
     "Timeout",
+    "WorkerGroup",
     "connect",
     "delete",
     "get",

@@ -191,8 +191,8 @@ class Engine:
         slot: int = 0,
         generation: int = 0,
     ) -> None:
-        """`on_dirty` is called when `dirty` becomes true. `trace_fd`: every datagram is a line there. `group`:
-        it is the engine of the worker that has this slot there (`WorkerGroup.claim`)."""
+        """`on_dirty` is called when `dirty` becomes true. `trace_fd`: every datagram is a line there.
+        `group`: it is the engine of the worker that has this slot there (`WorkerGroup.claim`)."""
         options = ffi.new("qg_engine_options *")
         lib.qg_engine_defaults(options)
         options.trace_fd = trace_fd
@@ -343,12 +343,15 @@ class Engine:
 
     # ---------------------------------------------------------------- endpoints
 
-    def endpoint_udp(self, ip: str, port: int, *, v6only: bool = False, fd: int = -1) -> tuple[int, int]:
-        """(endpoint, 0), or (result code, errno)."""
+    def endpoint_udp(
+        self, ip: str, port: int, *, v6only: bool = False, shared: bool = False, fd: int = -1
+    ) -> tuple[int, int]:
+        """(endpoint, 0), or (result code, errno). `shared`: others of this user may have the port too."""
         address = parse_address(ip, port)
         if address is None:
             return INVALID, 0
-        n = int(lib.qg_endpoint_udp(self._pointer, address, lib.QG_ENDPOINT_V6ONLY if v6only else 0, fd))
+        flags = (lib.QG_ENDPOINT_V6ONLY if v6only else 0) | (lib.QG_ENDPOINT_SHARED if shared else 0)
+        n = int(lib.qg_endpoint_udp(self._pointer, address, flags, fd))
         return n, ffi.errno if n == SYSTEM else 0
 
     def endpoint_close(self, endpoint: int) -> int:

@@ -160,8 +160,8 @@ class Runtime:
         self, hub: Any, group: WorkerGroup | None = None, slot: int = 0, generation: int = 0
     ) -> None:
         self.hub = hub
-        self.group = group
-        """The workers that it is one of; None: it is alone."""
+        self.group, self.slot, self.generation = group, slot, generation
+        """The workers that it is one of, and its place among them; None: it is alone."""
         self.thread = thread_id()
         self.pid = os.getpid()
         self.number = next(_serial)
@@ -406,7 +406,7 @@ def _nothing() -> None:
 
 def current() -> Runtime:
     """The calling thread's runtime, made when there is none."""
-    return _existing() or _make()
+    return existing() or _make()
 
 
 def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
@@ -416,12 +416,13 @@ def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
     Raises:
         QuicClientException: the thread has a runtime already, or the slot has begun another life.
     """
-    if _existing() is not None:
+    if existing() is not None:
         raise error("state", "a worker joins its group before anything else in its thread uses the network")
     return _make(group, slot, generation)
 
 
-def _existing() -> Runtime | None:
+def existing() -> Runtime | None:
+    """The calling thread's runtime, if it has one."""
     runtime: Runtime | None = getattr(get_hub_if_exists(), "quicgreen_runtime", None)
     return runtime if runtime is not None and not runtime.engine.closed else None
 

@@ -412,6 +412,7 @@ uint64_t qg_engine_next_timeout(const qg_engine *engine);
 /* An endpoint is where datagrams come and go. Functions that make one return its number >= 0. */
 
 #define QG_ENDPOINT_V6ONLY 1
+#define QG_ENDPOINT_SHARED 2 /* SO_REUSEPORT: others of this user may bind the same address */
 
 #define QG_CAP_GSO     1  /* UDP_SEGMENT */
 #define QG_CAP_GRO     2  /* UDP_GRO */
