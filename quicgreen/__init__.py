@@ -9,6 +9,7 @@ calls per turn. Importing this patches nothing and imports neither ssl nor any a
 
 from . import supervisor as supervisor
 from . import websocket as websocket
+from ._group import WorkerGroup
 from .client import Connection, Session, connect, delete, get, head, options, patch, post, put, request
 from .configuration import ClientTls, Limits, QuicConfiguration, ServerTls, Timeout
 from .exceptions import (
@@ -85,6 +86,7 @@ __all__ = [
     "Stream",
     "Supervisor",
     "Timeout",
+    "WorkerGroup",
     "connect",
     "delete",
     "get",

@@ -47,6 +47,7 @@ GOAWAY: int = lib.QG_EVENT_GOAWAY
 OPENED: int = lib.QG_EVENT_OPENED
 IDLE: int = lib.QG_EVENT_IDLE
 TICKET: int = lib.QG_EVENT_TICKET
+QLOG: int = lib.QG_EVENT_QLOG
 
 FIN: int = lib.QG_FIN
 EARLY: int = lib.QG_EARLY
@@ -176,8 +177,8 @@ class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_buffer", "_call", "_conn", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena",
-        "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
+        "_conn", "_counters", "_events", "_group", "_mark", "_memory", "_pointer", "_stream", "_submit",
+        "arena", "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
     )  # fmt: skip
 
     def __init__(
@@ -185,18 +186,25 @@ class Engine:
         on_dirty: Callable[[], None],
         *,
         keys: Keys | None = None,
+        trace_fd: int = -1,
         group: WorkerGroup | None = None,
         slot: int = 0,
         generation: int = 0,
     ) -> None:
-        """`on_dirty` is called when `dirty` becomes true. `group`: it is the engine of the worker that has
-        this slot there (`WorkerGroup.claim`)."""
+        """`on_dirty` is called when `dirty` becomes true. `trace_fd`: every datagram is a line there.
+        `group`: it is the engine of the worker that has this slot there (`WorkerGroup.claim`)."""
         options = ffi.new("qg_engine_options *")
         lib.qg_engine_defaults(options)
+        options.trace_fd = trace_fd
         if keys is not None:
             options.keys = keys.pointer
+        self._group = group  # which has the counters then
         if group is not None:
             options.group, options.slot, options.generation = group.pointer, slot, generation
+            self._counters = lib.qg_group_counters(group.pointer, slot)
+        else:
+            # Ours, so that they may be read at any time, from any thread.
+            options.counters = self._counters = ffi.new("qg_counters *")
         result = ffi.new("int *")
         pointer = lib.qg_engine_new(options, result)
         if pointer == ffi.NULL:
@@ -335,12 +343,15 @@ class Engine:
 
     # ---------------------------------------------------------------- endpoints
 
-    def endpoint_udp(self, ip: str, port: int, *, v6only: bool = False, fd: int = -1) -> tuple[int, int]:
-        """(endpoint, 0), or (result code, errno)."""
+    def endpoint_udp(
+        self, ip: str, port: int, *, v6only: bool = False, shared: bool = False, fd: int = -1
+    ) -> tuple[int, int]:
+        """(endpoint, 0), or (result code, errno). `shared`: others of this user may have the port too."""
         address = parse_address(ip, port)
         if address is None:
             return INVALID, 0
-        n = int(lib.qg_endpoint_udp(self._pointer, address, lib.QG_ENDPOINT_V6ONLY if v6only else 0, fd))
+        flags = (lib.QG_ENDPOINT_V6ONLY if v6only else 0) | (lib.QG_ENDPOINT_SHARED if shared else 0)
+        n = int(lib.qg_endpoint_udp(self._pointer, address, flags, fd))
         return n, ffi.errno if n == SYSTEM else 0
 
     def endpoint_close(self, endpoint: int) -> int:
@@ -458,6 +469,12 @@ class Engine:
             return None
         return {name: getattr(stats, name) for name, _ in ffi.typeof("qg_conn_stats").fields}
 
+    def conn_qlog(self, conn: int, path: bytes) -> tuple[int, int]:
+        """(0 or a result code, errno)."""
+        self.touch()
+        rc = int(lib.qg_conn_qlog(self._pointer, conn, path))
+        return rc, ffi.errno if rc == SYSTEM else 0
+
     def peer_cert(self, conn: int) -> bytes | None:
         out = ffi.new("uint8_t[]", 65536)
         n = lib.qg_conn_peer_cert(self._pointer, conn, out, 65536)
@@ -526,6 +543,6 @@ class Engine:
         return int(self._memory.counters.datagrams_cut)
 
     def counters(self) -> dict[str, int]:
-        """The engine's counters, by the names of `qg_counters`."""
-        counters = self._memory.counters
+        """The engine's counters, by the names of `qg_counters`. For any thread, also once it is closed."""
+        counters = self._counters
         return {name: getattr(counters, name) for name, _ in ffi.typeof("qg_counters").fields}

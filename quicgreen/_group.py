@@ -46,9 +46,9 @@ class WorkerGroup:
     forked, and inherited; or in a file, for processes that do not descend from each other.
 
     Args:
-        path: of the file, which who comes first makes, for its user alone and with the options given; all others
-            take it as it is. A folder in memory (/dev/shm) is right: the file holds secrets, and is good until the
-            system's next start only. None: no file.
+        path: of the file, which who comes first makes, for its user alone and with the options given; all
+            others take it as it is. A folder in memory (/dev/shm) is right: the file holds secrets, and is
+            good until the system's next start only. None: no file.
         slots: workers at one time, draining ones included: 1 to 255.
         connections: of each worker, that can be told of its death.
         early_data_capacity: ClientHellos with early data in two minutes.
@@ -58,8 +58,8 @@ class WorkerGroup:
 
     Raises:
         QuicClientException: with cause "argument", when an option is out of range.
-        QuicServerException: with cause "group", when the system gives no memory, or the file is not such a one,
-            another user's, open to others, or of an earlier start of the system.
+        QuicServerException: with cause "group", when the system gives no memory, or the file is not such a
+            one, another user's, open to others, or of an earlier start of the system.
     """
 
     SLOTS_MAX: int = lib.QG_GROUP_SLOTS_MAX
@@ -186,21 +186,19 @@ class WorkerGroup:
     # ---------------------------------------------------------------- the dead
 
     def reset(self, slot: int, fd: int) -> int | None:
-        """Tell the peers of a DEAD slot's connections that these are gone (RFC 9000, section 10.3), from the
-        UDP socket `fd`, which has the port that they know. Never waits; to be called until it returns 0.
+        """Tell the peers of a slot's connections whose worker is gone that these are gone (RFC 9000, section
+        10.3), from the UDP socket `fd`: those who know its port. Never waits; call it until it returns 0.
 
         Returns:
             How many resets were sent, 1,100 at most; 0: all have been told; None: the socket is full now.
 
         Raises:
-            QuicServerException: with cause "group", when the slot is not dead or the socket cannot be used.
+            QuicServerException: with cause "group", when the socket cannot be used.
         """
         sent = int(lib.qg_group_reset(self.pointer, slot, fd))
         number = ffi.errno
         if sent >= 0 or sent == lib.QG_AGAIN:
             return sent if sent >= 0 else None
-        if sent == lib.QG_STATE:
-            raise error("group", f"slot {slot} is not dead")
         if sent == lib.QG_SYSTEM:
             raise error("group", f"descriptor {fd}: {os.strerror(number)}", errno=number)
         raise error("argument", f"slot {slot}, descriptor {fd}")

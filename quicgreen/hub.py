@@ -39,7 +39,7 @@ from gevent.hub import get_hub
 from gevent.threadpool import ThreadPool
 from greenlet import getcurrent, greenlet
 
-from . import _engine
+from . import _engine, trace
 from ._engine import DRAIN_MORE, TOKEN, Engine, Record
 from ._group import WorkerGroup
 from .exceptions import error
@@ -68,6 +68,7 @@ _CANCELLED_MAX = 64
 """Deadlines that were withdrawn are dropped when they are more than these, and most of all."""
 
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+_serial = itertools.count(1)
 
 
 def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Exception | None, Any]:
@@ -159,10 +160,12 @@ class Runtime:
         self, hub: Any, group: WorkerGroup | None = None, slot: int = 0, generation: int = 0
     ) -> None:
         self.hub = hub
-        self.group = group
-        """The workers that it is one of; None: it is alone."""
+        self.group, self.slot, self.generation = group, slot, generation
+        """The workers that it is one of, and its place among them; None: it is alone."""
         self.thread = thread_id()
         self.pid = os.getpid()
+        self.number = next(_serial)
+        """Which of the process's runtimes it is, the first being 1."""
         self.forked = False
         self.targets: dict[int, Callable[[Record], Any]] = {}
         """Who is told of events with a token."""
@@ -183,7 +186,9 @@ class Runtime:
         # they say; a callback of our own comes after those that are already waiting. libev does not run
         # a watcher in the iteration that it was started in, so until then it is a callback there too.
         self._uses_callback = True
-        self.engine = Engine(self._on_dirty, group=group, slot=slot, generation=generation)
+        tracing = trace.start()
+        make = Engine if tracing is None else tracing.engine
+        self.engine = make(self._on_dirty, group=group, slot=slot, generation=generation)
         _engine.install_arena_cache()
         self._io = loop.io(self.engine.fd, _READ, ref=False)
         self._io.start(self._on_readable)
@@ -204,6 +209,8 @@ class Runtime:
         hub.destroy = self._on_hub_destroyed
         # Callbacks that are added after gevent's prepare watcher ran would wait for the network too.
         self._no_sleep = loop.timer(0, ref=False)
+        if tracing is not None:
+            tracing.watch(self)
         _runtimes.add(self)
 
     # ---------------------------------------------------------------- turns
@@ -399,7 +406,7 @@ def _nothing() -> None:
 
 def current() -> Runtime:
     """The calling thread's runtime, made when there is none."""
-    return _existing() or _make()
+    return existing() or _make()
 
 
 def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
@@ -409,7 +416,7 @@ def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
     Raises:
         QuicClientException: the thread has a runtime already, or the slot has begun another life.
     """
-    if _existing() is not None:
+    if existing() is not None:
         raise error("state", "a worker joins its group before anything else in its thread uses the network")
     return _make(group, slot, generation)
 
@@ -419,7 +426,8 @@ def exists() -> bool:
     return get_hub_if_exists() is not None
 
 
-def _existing() -> Runtime | None:
+def existing() -> Runtime | None:
+    """The calling thread's runtime, if it has one."""
     runtime: Runtime | None = getattr(get_hub_if_exists(), "quicgreen_runtime", None)
     return runtime if runtime is not None and not runtime.engine.closed else None
 
@@ -434,6 +442,16 @@ def _make(group: WorkerGroup | None = None, slot: int = 0, generation: int = 0) 
     hub = get_hub()
     runtime = hub.quicgreen_runtime = Runtime(hub, group, slot, generation)
     return runtime
+
+
+def engines() -> dict[int, Engine]:
+    """All engines of this process, of whichever thread, by their number: 1 is the first. Only their counters
+    may be read from here (`Engine.counters`)."""
+    while True:
+        try:
+            return {runtime.number: runtime.engine for runtime in _runtimes if not runtime.forked}
+        except RuntimeError:  # another thread starts one just now
+            continue
 
 
 def _after_fork_in_child() -> None:

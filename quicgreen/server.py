@@ -16,15 +16,17 @@ from gevent.event import Event
 from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
-from . import _engine, hub
+from . import _engine, hub, qlog_files
 from ._contexts import Configuration, Keys, ReplayRegister
-from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, REQUEST, TYPE, Engine, Record
+from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, QLOG, REQUEST, TYPE, Engine, Record
+from ._group import WorkerGroup
 from .bodies import Body
 from .configuration import QuicConfiguration, ServerTls, busy_poll_us
 from .connection import ServerConnection
 from .exceptions import error
 from .fields import Fields
 from .greenlets import RequestGreenlet
+from .members import Member
 from .messages import Request
 from .stream import H3_NO_ERROR
 from .websocket import ConnectionClosed, WebSocket, accept
@@ -71,6 +73,10 @@ class Server:
         replay: the register of first flights, shared by all servers that share `keys`; None: its group's, or
             one of the server's own. With `keys` given it begins with two minutes without early data.
         websocket: let clients ask for WebSockets (RFC 9220): see `Request.is_websocket`.
+        group: made before a program forks the processes that each start a server on this address with it, or
+            of a file that all of them name: any of them takes up any client's session, and packets that the
+            system gives to the wrong one are handed over. The server must be what begins to use the network
+            in its thread.
 
     Raises:
         QuicServerException: at `start`, when the address is taken or the certificate cannot be used.
@@ -102,6 +108,7 @@ class Server:
         early_data: bool = False,
         replay: ReplayRegister | None = None,
         websocket: bool = False,
+        group: WorkerGroup | None = None,
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
@@ -118,6 +125,7 @@ class Server:
         self._keys = keys
         self._early_data = early_data
         self._websocket = websocket
+        self._member = Member(group) if group is not None else None
         self.replay_register = replay
         """Whose early data was taken (`ReplayRegister.counts`); None without early data."""
         self.max_body_bytes = max_body_bytes
@@ -192,7 +200,8 @@ class Server:
         if self.started:
             self._runtime.check("this server")
             return
-        runtime = self._runtime = hub.current()
+        member = self._member
+        runtime = self._runtime = member.enter() if member is not None else hub.current()
         engine = self._engine = runtime.engine
         self._spin()
         group = runtime.group
@@ -233,6 +242,8 @@ class Server:
         self._idle.clear()
         self._stopped.clear()
         runtime.reference()
+        if member is not None:
+            member.accept(info["fd"])
 
     def _spin(self) -> None:
         self._engine.set_spin(busy_poll_us())
@@ -257,9 +268,10 @@ class Server:
             except (TypeError, ValueError) as e:
                 raise error("argument", f"{listener!r} is not an address: {e}") from None
             ip = _resolve(host or "::")
-            result, number = self._engine.endpoint_udp(ip, port)
+            bind = self._member.bind if self._member is not None else Engine.endpoint_udp
+            result, number = bind(self._engine, ip, port)
             if result == _engine.SYSTEM and ip == "::" and not host:
-                result, number = self._engine.endpoint_udp("0.0.0.0", port)  # no IPv6 here
+                result, number = bind(self._engine, "0.0.0.0", port)  # no IPv6 here
             where = f"{ip} port {port}"
         if result < 0:
             raise error("bind", f"{where}: {os.strerror(number)}" if number else where, errno=number or None)
@@ -293,6 +305,8 @@ class Server:
             return
         self._runtime.check("this server")
         token = self._token
+        if self._member is not None:
+            self._member.leave()
         self._engine.listen_stop(self._endpoint)
         try:
             self._idle.wait(self.stop_timeout if timeout is None else timeout)
@@ -330,6 +344,8 @@ class Server:
             self._engine.listen_close(self._endpoint, H3_NO_ERROR)
         runtime.flush()  # the last CONNECTION_CLOSEs
         self._engine.endpoint_close(self._endpoint)
+        if self._member is not None:
+            self._member.rest()
         runtime.targets.pop(self._token, None)
         runtime.unreference()
         self._token = 0
@@ -358,6 +374,8 @@ class Server:
             self._spawn(Request(self, record))
         elif record[TYPE] == IDLE:
             self._idle.set()
+        elif record[TYPE] == QLOG:
+            qlog_files.report(self._engine, record)
 
     def _on_event_raw(self, record: Record) -> None:
         """`_on_event` and `_spawn_raw` in one: a call less for each request."""
@@ -379,6 +397,8 @@ class Server:
             self._spawn(ServerConnection(self._runtime, record, self))
         elif kind == IDLE:
             self._idle.set()
+        elif kind == QLOG:
+            qlog_files.report(self._engine, record)
         elif (session := self.sessions.get(record[CONN])) is not None:
             session._on_event(record)  # it came together with the connection
 

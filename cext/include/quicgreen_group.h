@@ -106,9 +106,8 @@ typedef struct qg_worker_info {
     uint64_t heartbeat_ns; /* the same; claimed_ns until the first beat */
 } qg_worker_info;
 
-/* Take a slot for process `pid`: the one given, which must be FREE (or DEAD, when its list is empty
- * or nobody cares), or with -1 any: a FREE one, else one whose process is gone. Its counters are set to
- * 0, its list is emptied, its state is STARTING. Returns the slot and in *generation which life of it this is.
+/* Take a slot for process `pid`: the one given, which must be FREE or DEAD, or with -1 any: a FREE one, else one
+ * whose process is gone. Its counters are set to 0, its state is STARTING. Returns the slot and in *generation which life of it this is.
  * QG_LIMIT: all are taken; QG_STATE: the one given is; QG_INVALID: there is no such slot. */
 int qg_group_claim(qg_group *group, int slot, uint32_t pid, uint32_t *generation);
 
@@ -144,10 +143,10 @@ int qg_group_steers_to(const qg_group *group, const uint8_t *packet, size_t len)
 
 /* ---------------------------------------------------------------- the dead */
 
-/* Tell the peers of slot `slot`'s listed connections that these are gone: a stateless reset (RFC 9000,
- * section 10.3) for each of their ids, from the UDP socket `fd`. Those are told that know this socket's
- * port (and family), and taken off the list. Some 1024 resets a call; it never waits. Returns how many
- * were sent, 0: nobody is left to be told; QG_AGAIN: the socket is full; QG_STATE: the slot is not DEAD; QG_INVALID. */
+/* Tell the peers of slot `slot`'s listed connections whose worker is gone that they are gone: a stateless
+ * reset (RFC 9000, section 10.3) for each of their ids, from the UDP socket `fd`. Those are told that know this
+ * socket's port (and family), and taken off the list. Some 1024 resets a call; it never waits. Returns how
+ * many were sent, 0: nobody is left to be told; QG_AGAIN: the socket is full; QG_SYSTEM; QG_INVALID. */
 int qg_group_reset(qg_group *group, uint32_t slot, int fd);
 
 /* Write a stateless reset into `out` (64 bytes) in answer to a packet of `len` bytes, for who reads a

@@ -324,18 +324,12 @@ static int rank_of(uint64_t life) {
     }
 }
 
-static void begin_life(qg_group *g, uint32_t slot) {
-    group_slot *s = &g->slots[slot];
-    group_conn *conns = &g->conns[(size_t)slot * g->header->connections];
-    for (uint32_t i = s->top; i-- > 0;) {
-        conns[i].listed = 0;
-    }
-    qg__group_stepped();
-    s->top = 0;
-    qg__group_stepped();
+/* The list stays: it tells by its ids whose it is, and the last one's peers may not know yet. */
+static void begin_life(group_slot *s) {
     memset(&s->counters, 0, sizeof s->counters);
     qg__group_stepped();
     s->claimed_ns = s->heartbeat_ns = qg__now_ns();
+    qg__group_stepped();
 }
 
 static bool claim_one(qg_group *g, uint32_t slot, uint64_t life, uint32_t pid,
@@ -346,7 +340,7 @@ static bool claim_one(qg_group *g, uint32_t slot, uint64_t life, uint32_t pid,
         return false;
     }
     qg__group_stepped();
-    begin_life(g, slot);
+    begin_life(&g->slots[slot]);
     *generation = next;
     return true;
 }

@@ -44,7 +44,7 @@
  *    Only the worker writes to its counters and connections, and only while it lives; who declares it
  *    DEAD or claims its slot has made sure that it does not.
  *
- * A connection is listed while `listed` is 1. It is set to 0 before any other store and to 1 after the
+ * Its ids tell which life of the slot a connection in its list is of. It is listed while `listed` is 1. It is set to 0 before any other store and to 1 after the
  * last: what a dying worker left half written is not listed. Its peer learns of the death by its own
  * next packet.
  *

@@ -97,6 +97,7 @@ static int send_resets(qg_datapath *dp, qg_keys *keys, const group_conn *c) {
 /* Peers that are told together, and then leave the list. */
 typedef struct batch {
     uint32_t places[BATCH];
+    uint8_t cids[BATCH][QG_CID_LEN];
     uint32_t count;
 } batch;
 
@@ -105,41 +106,45 @@ static bool send_batch(group_conn *conns, qg_datapath *dp, batch *b) {
         return false;
     }
     for (uint32_t i = 0; i < b->count; i++) {
-        conns[b->places[i]].listed = 0;
-        qg__group_stepped();
+        group_conn *c = &conns[b->places[i]];
+        if (memcmp(c->cids[0], b->cids[i], QG_CID_LEN) == 0) { /* else it is another one's by now */
+            c->listed = 0;
+            qg__group_stepped();
+        }
     }
     b->count = 0;
     return true;
 }
 
-/* Somebody may claim the slot meanwhile, and list connections of his own: what was copied while `life`
- * had not changed is the dead one's. */
-static bool copy_listed(const qg_group *g, uint32_t slot, uint64_t life, uint32_t place,
-                        group_conn *out) {
+/* Copy the entry at `place`, if it is of a worker that is gone. Somebody may have claimed the slot, and
+ * list connections of his own at this moment: so it is the life after the copy that counts. */
+static bool copy_orphan(const qg_group *g, uint32_t slot, uint32_t place, group_conn *out) {
     const group_conn *c = &conns_of(g, slot)[place];
+    qg_cid_origin origin;
+    uint32_t index;
     if (c->listed == 0) {
         return false;
     }
     memcpy(out, c, sizeof *out);
-    return g->slots[slot].life == life;
+    return !qg__cid_read(out->cids[0], QG_CID_LEN, &origin, &index) ||
+           !qg__group_is_served(g, origin);
 }
 
 int qg__group_reset(qg_group *g, uint32_t slot, qg_datapath *dp, qg_keys *keys) {
     group_conn *conns = conns_of(g, slot), one;
-    uint64_t life = g->slots[slot].life;
     uint32_t top = g->slots[slot].top, connections = g->header->connections;
     batch b = {.count = 0};
     int sent = 0, n = 0;
     for (uint32_t at = top < connections ? top : connections; at-- > 0 && sent < AT_ONCE;) {
-        if (!copy_listed(g, slot, life, at, &one) ||
-            memcmp(one.local.bytes, dp->local.bytes, 4) != 0) {
-            continue; /* or it is of another family, or port */
+        if (!copy_orphan(g, slot, at, &one) || memcmp(one.local.bytes, dp->local.bytes, 4) != 0) {
+            continue; /* or it knows another port, or family */
         }
         n = send_resets(dp, keys, &one);
         if (n < 0) {
             break;
         }
         sent += n;
+        memcpy(b.cids[b.count], one.cids[0], QG_CID_LEN);
         b.places[b.count++] = at;
         if (b.count == BATCH && !send_batch(conns, dp, &b)) {
             return QG_AGAIN;
@@ -153,9 +158,6 @@ int qg_group_reset(qg_group *g, uint32_t slot, int fd) {
     int result;
     if (slot >= g->header->slots) {
         return QG_INVALID;
-    }
-    if (qg__life_state(g->slots[slot].life) != QG_WORKER_DEAD) {
-        return QG_STATE;
     }
     int own = dup(fd); /* which the datapath closes */
     if (own < 0) {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..exceptions import QuicException
-from . import ctl, explain, fetch, info, ping, serve, tickets, top, ws
+from . import ctl, explain, fetch, info, ping, qlog, serve, tickets, top, ws
 from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, warn, warnings_to, words
 
 
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     ws.add(commands.add_parser("ws", help="talk to a WebSocket over HTTP/3"))
     ping.add(commands.add_parser("ping", help="time handshakes and round trips to a server"))
     tickets.add(commands.add_parser("tickets", help="look after the session tickets that are kept"))
+    qlog.add(commands.add_parser("qlog", help="read what connections wrote of themselves"))
     info.add(commands.add_parser("info", help="versions, settings, what the system offers, and defaults"))
     explain.add(commands.add_parser("explain", help="what a code or the name of an error means"))
     return parser

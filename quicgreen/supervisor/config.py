@@ -159,6 +159,10 @@ class Settings:
     no_patch: bool = _setting(
         False, "--no-patch", check=values.flag, help="do not monkey-patch the standard library"
     )
+    qlog_dir: str | None = _setting(
+        None, "--qlog-dir", check=values.text, metavar="DIR",
+        help="each connection writes its qlog to a file of its own there",
+    )  # fmt: skip
     log_level: str = _setting(
         "info", "--log-level", check=values.choice("debug", "info", "warning", "error"),
         help="what the supervisor and its workers write to stderr",
@@ -178,6 +182,8 @@ class Settings:
             _check_hook(name, hook)
         if self.keyfile and not self.certfile:
             raise error("configuration", "keyfile without certfile")
+        if self.qlog_dir is not None:
+            object.__setattr__(self, "transport", dataclasses.replace(self.transport, qlog_dir=self.qlog_dir))
         if self.max_requests_jitter and not self.max_requests:
             raise error("configuration", "max_requests_jitter without max_requests")
 

@@ -238,8 +238,6 @@ TEST(a_worker_killed_at_each_store_of_its_claim) {
     qg_group *g = small();
     uint64_t steps = 0;
     for (int status = SIGKILL; status == SIGKILL;) {
-        g->slots[0].top = 3;
-        g->conns[2].listed = 1;
         g->slots[0].counters.drains = 7;
         status = wait_for(start_victim(claim_and_leave, g, ++steps, SIGKILL), 0);
         check_note("step %u", (unsigned)steps);
@@ -250,12 +248,10 @@ TEST(a_worker_killed_at_each_store_of_its_claim) {
         }
         CHECK_EQ(qg_group_claim(g, 0, (uint32_t)getpid(), &generation), 0);
         CHECK_EQ(generation, (dead + 1) & 0xff);
-        CHECK_EQ(worker(g, 0).connections, 0);
-        CHECK_EQ(g->conns[2].listed, 0);
         CHECK_EQ(qg_group_counters(g, 0)->drains, 0);
         CHECK_EQ(qg_group_set_state(g, 0, generation, QG_WORKER_FREE), QG_OK);
     }
-    CHECK(steps > 5);
+    CHECK(steps >= 5);
     qg_group_free(g);
 }
 

@@ -50,7 +50,8 @@ static int socket_of(const rig *r) {
 /* The worker is gone: it takes no more turns. Its peer is told, with nothing sent by itself. */
 static void die_and_tell(rig *r, qg_group *g, int resets) {
     int fd = socket_of(r);
-    CHECK_EQ(qg_group_reset(g, SLOT, fd), QG_STATE); /* it lives */
+    CHECK_EQ(qg_group_reset(g, SLOT, fd), 0); /* it lives */
+    CHECK(listed(g) > 0);
     CHECK_EQ(qg_group_set_state(g, SLOT, 1, QG_WORKER_DEAD), QG_OK);
     CHECK_EQ(qg_group_reset(g, SLOT, fd), resets);
     CHECK_EQ(listed(g), 0);
@@ -213,6 +214,40 @@ TEST(a_long_list_is_told_piece_by_piece) {
     CHECK_EQ(qg_group_reset(g, SLOT, -1), QG_SYSTEM);
     CHECK_EQ(errno, EBADF);
     qg_keys_free(keys);
+    close(here);
+    close(fd);
+    qg_group_free(g);
+}
+
+/* Whoever claims the slot of one that died finds its list, and his own connections are not in it. */
+TEST(the_next_life_tells_the_peers_of_the_last) {
+    qg_group *g = make(100);
+    qg_addr peer, from;
+    int here = bound_socket(&peer), fd = bound_socket(&from);
+    uint8_t cids[10][QG_CID_LEN], got[100];
+    uint32_t generation;
+    for (uint32_t place = 0; place < 10; place++) {
+        if (place == 0 || place == 5) {
+            CHECK_EQ(qg_group_claim(g, SLOT, 1, &generation), SLOT);
+        }
+        qg__cid_write((qg_cid_origin){(uint16_t)g->header->host_id, SLOT, (uint8_t)generation},
+                      place, cids[place]);
+        CHECK(qg__group_list(g, SLOT, place, &peer, &from,
+                             (const uint8_t(*)[QG_CID_LEN])cids[place], 1));
+        if (place == 4) {
+            CHECK_EQ(qg_group_set_state(g, SLOT, generation, QG_WORKER_DEAD), QG_OK);
+        }
+    }
+    CHECK_EQ(listed(g), 10);
+    CHECK_EQ(qg_group_reset(g, SLOT, fd), 5);
+    CHECK_EQ(listed(g), 5);
+    CHECK_EQ(qg_group_reset(g, SLOT, fd), 0);
+    for (int i = 0; i < 5; i++) {
+        CHECK_EQ(recv(here, got, sizeof got, 0), 43);
+    }
+    CHECK(recv(here, got, sizeof got, 0) < 0);
+    CHECK_EQ(qg_group_set_state(g, SLOT, generation, QG_WORKER_DEAD), QG_OK);
+    CHECK_EQ(qg_group_reset(g, SLOT, fd), 5);
     close(here);
     close(fd);
     qg_group_free(g);

@@ -20,6 +20,9 @@ Options
     slots, accepting   how many there are, and how many have a worker from the start
     cert, key, retry   of the servers
     steer              attach the program at the start
+    alone              nobody looks after the workers: each is a server with the group, as in a program's own
+                       loop that forks. "state", "steer" and "reset" are not for these
+    path               of the group's file, which each then opens for itself
 """
 
 from __future__ import annotations
@@ -43,15 +46,24 @@ VERSION = f"quicgreen/{quicgreen.__version__}"
 class Parent:
     def __init__(self, options) -> None:
         self.options = options
-        self.group = WorkerGroup(
+        self.port = 0
+        self.group = self.make_group()
+        self.sockets = [self._bind(slot) for slot in range(options["slots"])]
+        if options.get("alone"):
+            for s in self.sockets:
+                s.close()
+        self.lives = {}
+        self.ran = os.pipe()
+
+    def make_group(self):
+        options = self.options
+        return WorkerGroup(
+            options.get("path"),
             slots=options["slots"],
             connections=options.get("connections", 64),
             early_data_capacity=1000,
             key_period_s=options.get("period_s", 3600),
         )
-        self.sockets = [self._bind(slot) for slot in range(options["slots"])]
-        self.lives = {}
-        self.ran = os.pipe()
 
     def _bind(self, slot):
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -63,7 +75,8 @@ class Parent:
     def spawn(self, slot):
         """Returns when it serves."""
         read_end, write_end = os.pipe()
-        _, generation = self.group.claim(slot)
+        alone = self.options.get("alone")
+        generation = 0 if alone else self.group.claim(slot)[1]
         pid = os.fork()
         if pid == 0:
             os.close(read_end)
@@ -79,7 +92,15 @@ class Parent:
     def work(self, slot, generation, ready_fd):
         import gevent
 
-        hub.join(self.group, slot, generation)
+        options = self.options
+        if options.get("alone"):
+            place = {
+                "listener": ("127.0.0.1", self.port),
+                "group": self.make_group() if "path" in options else self.group,
+            }
+        else:
+            hub.join(self.group, slot, generation)
+            place = {"listener": self.sockets[slot]}
 
         def handle(request) -> None:
             what, *arguments = request.path.strip("/").split("/")
@@ -90,10 +111,9 @@ class Parent:
             fields = {"x-worker": str(slot), "x-early": str(request.early_data), "x-peer": VERSION}
             request.respond(200, fields, request.read())
 
-        options = self.options
         server = quicgreen.Server(
-            self.sockets[slot],
-            handle,
+            handle=handle,
+            **place,
             tls=ServerTls(certfile=options["cert"], keyfile=options["key"]),
             early_data=True,
             retry=options.get("retry", "never"),
@@ -102,11 +122,13 @@ class Parent:
 
         def end() -> None:
             server.stop(timeout=10)
-            self.group.set_state(slot, generation, _group.FREE)
+            if not options.get("alone"):
+                self.group.set_state(slot, generation, _group.FREE)
             os._exit(0)
 
         gevent.signal_handler(signal.SIGTERM, end)
-        self.group.set_state(slot, generation, _group.ACCEPTING)
+        if not options.get("alone"):
+            self.group.set_state(slot, generation, _group.ACCEPTING)
         os.write(ready_fd, b"+")
         server.serve_forever()
 
@@ -125,7 +147,7 @@ class Parent:
         pid, generation = self.lives[slot]
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        return self.group.set_state(slot, generation, _group.DEAD)
+        return self.options.get("alone") or self.group.set_state(slot, generation, _group.DEAD)
 
     def do_reset(self, slot):
         total = 0
@@ -135,9 +157,10 @@ class Parent:
 
     def do_drain(self, slot):
         pid, generation = self.lives[slot]
-        self.group.set_state(slot, generation, _group.DRAINING)
-        if self.options.get("steer", True):
-            self.do_steer()
+        if not self.options.get("alone"):
+            self.group.set_state(slot, generation, _group.DRAINING)
+            if self.options.get("steer", True):
+                self.do_steer()
         os.kill(pid, signal.SIGTERM)
 
     def do_wait(self, slot):
@@ -164,7 +187,7 @@ def main() -> None:
     parent = Parent(options)
     for slot in range(options.get("accepting", options["slots"])):
         parent.spawn(slot)
-    if options.get("steer", True):
+    if options.get("steer", True) and not options.get("alone"):
         assert parent.do_steer() == 0
     ready.say(VERSION, "127.0.0.1", parent.port)
     for line in sys.stdin:

@@ -206,3 +206,76 @@ def test_a_worker_leaves_and_nobody_notices(
     assert told["listed"][leaving] == 0
     assert sum(c["connections_refused"] for c in told["counters"]) == 0
     close([*clients, *others])
+
+
+# ---------------------------------------------------------------- a program's own loop that forks
+
+
+@pytest.fixture(params=["inherited", "in a file"])
+def alone(request: pytest.FixtureRequest, start: Start, segment_path: str) -> Start:
+    """Children that a program forks by itself; each makes a server on the same port."""
+    options = {"path": segment_path} if request.param == "in a file" else {}
+    return lambda **more: start(alone=True, **options, **more)
+
+
+def test_servers_that_nobody_supervises(alone: Start, certificates: Authority) -> None:
+    workers, tickets = alone(), MemoryTicketStore()
+    visits = [visit(workers, certificates, tickets, f"/hit/{i}") for i in range(40)]
+    assert [early for _, early in visits[1:]] == [True] * 39
+    told = workers.do("info")
+    assert len({slot for slot, _ in visits}) == 4
+    assert told["states"] == ["accepting"] * 4
+    assert sorted(told["ran"], key=int) == [str(i) for i in range(40)]
+    assert told["replay"] == {"first": 39, "repeated": 0, "full": 0, "quiet": 0}
+    roam(workers, certificates, bytes(range(256)) * 1200)
+    assert total(workers, "handed_over") > 200
+    assert total(workers, "resets_sent") == 0
+
+
+def test_the_clients_of_one_that_died_are_told_by_the_others(alone: Start, certificates: Authority) -> None:
+    """As soon as a packet for it comes to another one; the others of its clients, who sleep, too."""
+    workers = alone()
+    clients = clients_of(workers, certificates, 24)
+    victim = clients[0][0]
+    theirs = [connection for slot, connection in clients if slot == victim]
+    workers.do("kill", slot=victim)
+    with pytest.raises(quicgreen.QuicConnectionException, match="no longer knows"):
+        theirs[0].get("/worker", timeout=10.0)
+    assert wait_until(lambda: all(c.closed for c in theirs))
+    for slot, connection in clients:
+        if slot != victim:
+            assert connection.get("/worker").headers["x-worker"] == str(slot)
+    others = clients_of(workers, certificates, 8)
+    workers.do("spawn", slot=victim)  # which takes the dead one's place
+    assert sorted(workers.do("info")["states"]) == ["accepting"] * 4
+    more = clients_of(workers, certificates, 24)
+    assert victim in {slot for slot, _ in more}
+    close([*clients, *others, *more])
+
+
+def test_one_that_comes_tells_the_clients_of_one_that_died(alone: Start, certificates: Authority) -> None:
+    workers = alone()
+    clients = clients_of(workers, certificates, 12)
+    victim = clients[0][0]
+    workers.do("kill", slot=victim)
+    workers.do("spawn", slot=victim)
+    assert wait_until(lambda: all(c.closed for slot, c in clients if slot == victim))
+    assert all(not c.closed for slot, c in clients if slot != victim)
+    close(clients)
+
+
+def test_one_leaves_and_nobody_notices(alone: Start, certificates: Authority) -> None:
+    workers = alone()
+    clients = clients_of(workers, certificates, 16)
+    leaving = clients[0][0]
+    slow = [gevent.spawn(connection.get, "/slow/1000") for _, connection in clients]
+    gevent.sleep(0.2)
+    workers.do("drain", slot=leaving)
+    gevent.sleep(0.1)
+    others = clients_of(workers, certificates, 30)
+    assert leaving not in {slot for slot, _ in others}
+    for (slot, _), greenlet in zip(clients, slow, strict=True):
+        response = greenlet.get(timeout=20)
+        assert (response.status_code, response.headers["x-worker"]) == (200, str(slot))
+    assert workers.do("wait", slot=leaving) == 0
+    close([*clients, *others])
