@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ._core import ffi, lib
-from .configuration import ClientTls, QuicConfiguration, ServerTls
+from .configuration import ClientTls, QuicConfiguration, ServerTls, qlog_folder
 from .exceptions import NO_SPACE, error
 
 
@@ -101,8 +101,8 @@ class ReplayRegister:
         return {name: getattr(counts, name) for name, _ in ffi.typeof("qg_replay_counts").fields}
 
 
-_OURS = {"slow_handshake_ms": 1000}
-"""Settings that the engine knows nothing of, with their defaults. A second: a handshake is one round trip,
+_OURS: dict[str, Any] = {"slow_handshake_ms": 1000, "qlog_dir": "what QLOGDIR says"}
+"""Settings that are not simply the engine's, with their defaults. A second: a handshake is one round trip,
 and few of these are longer than 300 ms."""
 
 
@@ -159,6 +159,7 @@ class Configuration:
         lib.qg_config_defaults(options, is_server)
         options.raw = raw
         options.extended_connect = extended_connect
+        options.qlog_dir = self._strings(qlog_folder(transport))
         kept = self._fill(options, transport)
         pointer = lib.qg_config_new(options, tls_context, problem, 512)
         del kept

@@ -340,6 +340,18 @@ CAUSES: dict[str, Cause] = {
         "the trusted certificates cannot be used",
         "verify= must name a PEM file or an OpenSSL-style folder",
     ),
+    "qlog-file": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the qlog cannot be written",
+        "give a file that can be made, or a folder that is there and may be written to",
+    ),
+    "qlog-format": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "this is no qlog that can be read",
+        "JSON-SEQ (.sqlog) and JSON (.qlog) of qlog 0.3 and later can; unpack .gz first",
+    ),
     "ticket": Cause(
         QuicClientException,
         QUIC_ERROR_INVALID_STATE,
