@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
@@ -64,7 +63,7 @@ class Session:
         counters = self.connection.stats()
         if counters is None:
             raise error("closed-here", "the session is over")
-        return dataclasses.asdict(counters)
+        return {**counters}
 
     @noted
     def set_qlog_path(self, path: str | os.PathLike[str]) -> None:
