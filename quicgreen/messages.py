@@ -265,9 +265,9 @@ class Request(_Received):
                         else:
                             declared = fields.length_of(item[1])
                 head += line
+        record = self._record
         if body.__class__ is str:
             body = body.encode()
-        record = self._record
         if body.__class__ is bytes:
             size = len(body)
             if size <= INLINE_MAX and declared is None:
@@ -278,7 +278,10 @@ class Request(_Received):
                 self._answered = 2
                 if record[STATUS] == _HEAD:
                     body = b""
-                engine.respond(flags, record[CONN], record[STREAM], head, body)
+                if not engine.respond(flags, record[CONN], record[STREAM], head, body):
+                    raise engine.head_too_large(head)
+                if not engine.dirty:
+                    engine.touch()
                 return
         self._respond_in_pieces(status, head, flags, declared, body)
 
@@ -342,7 +345,9 @@ class Request(_Received):
         """Send an informational (1xx) response, such as 103 Early Hints, before the final one."""
         self._check()
         if self._answered or not 100 <= status < 200:
-            raise error("state" if self._answered else "argument", f"status {status}")
+            if self._answered:
+                raise error("state", "the request was answered already")
+            raise error("argument", f"status {status} is not informational: 100 to 199 are")
         head = fields.status_line(status) + fields.encode(headers)
         self._send_head(INTERIM, head)
 
@@ -352,7 +357,7 @@ class Request(_Received):
 
     def _send_head(self, flags: int, head: bytes) -> None:
         record = self._record
-        self._engine.respond(flags, record[CONN], record[STREAM], head, b"")
+        self._engine.send_head(flags, record[CONN], record[STREAM], head)
 
     # ---------------------------------------------------------------- for the server
 
@@ -483,7 +488,9 @@ class Response(_Received):
 
     def _check_open(self) -> None:
         if self._given_up:
-            raise error("state", "the response was closed before its body was read to the end")
+            raise error(
+                "state", "the response was closed before its body was read to the end, and the rest is gone"
+            )
 
     def _read(self, size: int, limit: int | None) -> bytes:
         self._check()

@@ -42,6 +42,7 @@ const char *qg_error_text(int code) {
         "too large",
         "not processed by the peer",
         "not announced by the peer",
+        "the body ended before its content-length",
     };
     return code <= 0 && -code < (int)(sizeof texts / sizeof *texts) ? texts[-code] : "unknown code";
 }
@@ -151,7 +152,8 @@ int qg_conn_info_of(qg_engine *e, uint64_t id, qg_conn_info *out) {
                           .endpoint = (uint32_t)conn->endpoint->index,
                           .extended_connect = conn->h3.peer_extended_connect,
                           .max_datagram = quiche_conn_max_send_udp_payload_size(conn->quiche),
-                          .streams_left = quiche_conn_peer_streams_left_bidi(conn->quiche)};
+                          .streams_left = quiche_conn_peer_streams_left_bidi(conn->quiche),
+                          .unknown_frame = conn->h3.unknown_frame};
     const uint8_t *text;
     size_t len;
     quiche_conn_application_proto(conn->quiche, &text, &len);
@@ -398,6 +400,26 @@ int64_t qg_stream_read(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out
         }
     }
     return n;
+}
+
+int64_t qg_stream_read_on(qg_engine *e, uint64_t conn, uint64_t id, uint8_t *out, size_t capacity,
+                          uint64_t token, uint64_t timeout_us, uint32_t *flags, uint64_t *code) {
+    size_t total = 0;
+    for (;;) {
+        int64_t n = qg_stream_read(e, conn, id, out + total, capacity - total, token, timeout_us,
+                                   flags, code);
+        if (n < 0 && total > 0) {
+            *flags = n == QG_AGAIN ? QG_MORE : 0;
+            return (int64_t)total;
+        }
+        if (n < 0) {
+            return n;
+        }
+        total += (size_t)n;
+        if ((*flags & QG_FIN) || total == capacity) {
+            return (int64_t)total;
+        }
+    }
 }
 
 int64_t qg_stream_write(qg_engine *e, uint64_t conn_id, uint64_t id, const uint8_t *data,

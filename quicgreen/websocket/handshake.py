@@ -319,7 +319,9 @@ def _ask(
         record = runtime.wait(token)
         if record[TYPE] != RESPONSE:
             raise failure(connection, record, Timeout.of(open_timeout))
-        return stream, record, engine.take(record)
+        data = engine.take(record)
+        connection.look()
+        return stream, record, data
     except BaseException:
         if not engine.closed:
             engine.release(connection.id, stream)
@@ -465,7 +467,7 @@ def accept(
     head = fields.status_line(200) + fields.encode(answer)
     record = request._record
     runtime = request._runtime
-    runtime.engine.respond(DATE, record[CONN], record[STREAM], head, b"")
+    runtime.engine.send_head(DATE, record[CONN], record[STREAM], head)
     request._answered = 1
     websocket = request._websocket = WebSocket(
         runtime,
