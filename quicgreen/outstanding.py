@@ -10,7 +10,21 @@ from __future__ import annotations
 from typing import Any
 
 from . import h3
-from ._engine import BODY_LEN, FIN, FLAGS, HEAD_LEN, INLINE_MAX, MORE, OFFSET, RESPONSE, STATUS, STREAM, TYPE
+from ._engine import (
+    BODY_LEN,
+    DEADLINE,
+    FIN,
+    FLAGS,
+    HEAD_LEN,
+    INLINE_MAX,
+    MORE,
+    OFFSET,
+    RESPONSE,
+    STATUS,
+    STREAM,
+    STREAM_ERROR,
+    TYPE,
+)
 from .configuration import Timeout
 from .connection import ClientConnection
 from .exceptions import QuicException, error
@@ -29,11 +43,14 @@ class Outstanding:
     """One request on a connection, and what came of its response.
 
     Attributes:
-        failure: why there will be no response, or no more of it; None while there may be.
+        failed: there will be no response, or no more of it.
     """
 
-    failure: Exception | None = None
+    failed = False
 
+    _instead = ""  # what to do with a body that is too large, for the error's text
+    _failure: Exception | None = None
+    _broken: Any = None  # the event that told of it
     _token = 0  # of the event that is waited for: the head, or more of the body
     _number = -1  # the stream's, where it was opened for a body that is sent in pieces
     _body: Stream | None = None  # of the request, while its pieces are given
@@ -129,24 +146,50 @@ class Outstanding:
             self._data = runtime.engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
             self._record = record
         else:
-            self.failure = h3.failure(self._connection, record, self._limit)
+            self._break(record)
             self._stop_sending()
         self._tell()
 
     def _on_readable(self, record: Any) -> None:
         del self._runtime.targets[self._token]
         self._token = 0
-        response = self._response
-        assert response is not None
-        problem = self.failure = response.stream.problem(record, "reading")
-        if problem is not None:
-            response.close()
+        if record[TYPE] in (DEADLINE, STREAM_ERROR):
+            self._break(record)
         self._tell()
+
+    def _break(self, record: Any) -> None:
+        self.failed = True
+        if record[TYPE] == DEADLINE:
+            self._failure = self._explain(record)  # the server has to know
+        else:
+            self._broken = record  # what it means may be a warning too, and nothing warns in the hub
+
+    def _explain(self, record: Any) -> Exception:
+        response = self._response
+        if response is None:
+            return h3.failure(self._connection, record, self._limit)
+        problem = response.stream.problem(record, "reading")
+        assert problem is not None
+        response.close()
+        return problem
+
+    @property
+    def failure(self) -> Exception:
+        """Why it failed. To be asked for in the greenlet that is told."""
+        if self._failure is None:
+            self._failure = self._explain(self._broken)
+            self._broken = None
+        return self._failure
+
+    def fail(self, exception: Exception) -> None:
+        """It is over, for this reason."""
+        self.failed = True
+        self._failure = exception
 
     def throw(self, exception: Exception) -> None:
         """The upload's word that the body cannot be sent: see `Upload`."""
         self._token = 0
-        self.failure = exception
+        self.fail(exception)
         self._runtime.engine.release(self._connection.id, self._number)
         self._tell()
 
@@ -173,18 +216,18 @@ class Outstanding:
         return None if self._response is None else self._response.trailers
 
     def check(self) -> None:
-        """Raise what `failure` says."""
-        if self.failure is not None:
+        """Raise why it failed, if it did."""
+        if self.failed:
             raise self.failure
 
     def collect(self, limit: int) -> bool:
         """Take what came of the body; True when the response is here to its end.
 
         Raises:
-            QuicStreamException: the body has more than `limit` bytes; or what `failure` says.
+            QuicStreamException: the body has more than `limit` bytes; or as `failure` says.
         """
         record = self._record
-        if record is None or self.failure is not None:
+        if record is None or self.failed:
             self.check()
             return False
         if record[FLAGS] & _FIN_MORE == FIN:
@@ -207,7 +250,7 @@ class Outstanding:
 
     def _too_large(self, limit: int) -> QuicException:
         self.give_up()
-        return error("body-too-large", f"more than {limit} bytes")
+        return error("body-too-large", f"more than {limit} bytes{self._instead}")
 
     def body(self) -> bytes:
         """What was collected and not taken."""
@@ -221,7 +264,7 @@ class Outstanding:
     def take(self) -> bytes | None:
         """The next bytes of the body: b"" at its end, None when nothing is here. Errors as `collect`."""
         record = self._record
-        if record is None or self.failure is not None:
+        if record is None or self.failed:
             self.check()
             return None
         if record[FLAGS] & _FIN_MORE == FIN or self._pieces:
@@ -251,7 +294,7 @@ class Outstanding:
         try:
             n, self._token = response.stream.read_now(buffer, self._on_readable)
         except QuicException as e:
-            self.failure = e
+            self.fail(e)
             response.close()
             raise
         if n < 0:

@@ -96,6 +96,8 @@ class ClientSession(Session):
         connection = self.connection
         if self._closed or connection._why is not None or thread_id() != self._runtime.thread:
             self._check()
+        if time.monotonic() > connection.look_at:
+            connection.look()
         if self._held:
             self._let_go()
         if len(self._requests) >= _REQUESTS_MAX:
@@ -215,7 +217,7 @@ class ClientSession(Session):
             if (
                 record[FLAGS] & _WHOLE == FIN
                 and exchange._number < 0
-                and exchange.failure is None
+                and not exchange.failed
                 and record[BODY_LEN] <= self._body_max
             ):  # most come whole
                 del self._requests[number]
@@ -229,7 +231,7 @@ class ClientSession(Session):
                 return CompleteResponse(
                     record[STATUS], exchange._data[: record[HEAD_LEN]], exchange.body(), exchange.trailers
                 )
-        elif exchange.failure is not None:
+        elif exchange.failed:
             self._forget(exchange)
             raise exchange.failure
         asker = self._askers.get(id(getcurrent())) or self._askers.new()
@@ -316,7 +318,7 @@ class ClientSession(Session):
     def tell(self, exchange: Exchange) -> None:
         """There is something new of it. In the hub."""
         for asker in [*exchange.askers, *self.anyone]:
-            asker.news |= exchange.failure is None
+            asker.news |= not exchange.failed
             if asker.token:
                 self._runtime.answer(asker.token)
 
@@ -419,7 +421,7 @@ class ClientSession(Session):
                     exchange.send_held()
         for exchange in list(self._requests.values()):
             exchange.forget()
-            exchange.failure = error("closed-here", "the session was closed")
+            exchange.fail(error("closed-here", "the session was closed"))
         self._runtime.later(self._wake_all)
 
     # ---------------------------------------------------------------- WebSocket, tickets

@@ -39,6 +39,7 @@ class Exchange(Outstanding):
     asker: Asker | None = None
     others: tuple[Asker, ...] = ()
     _tally: Tally | None = None
+    _instead = ", which quicpro_receive_chunk takes as they come"
 
     # ---------------------------------------------------------------- who asked
 
@@ -47,7 +48,7 @@ class Exchange(Outstanding):
         if self.others or self.session.anyone:
             self.session.tell(self)
         elif asker is not None:
-            if self.failure is None:
+            if not self.failed:
                 asker.news = True
             token = asker.token
             if token:
