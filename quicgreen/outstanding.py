@@ -12,7 +12,6 @@ from typing import Any
 from . import h3
 from ._engine import (
     BODY_LEN,
-    DEADLINE,
     FIN,
     FLAGS,
     HEAD_LEN,
@@ -22,7 +21,6 @@ from ._engine import (
     RESPONSE,
     STATUS,
     STREAM,
-    STREAM_ERROR,
     TYPE,
 )
 from .configuration import Timeout
@@ -30,7 +28,7 @@ from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .headers import Headers
 from .messages import Response
-from .stream import H3_REQUEST_CANCELLED, Stream
+from .stream import H3_REQUEST_CANCELLED, Stream, told
 from .upload import Upload, expect_response
 
 _FIN_MORE = FIN | MORE
@@ -43,14 +41,12 @@ class Outstanding:
     """One request on a connection, and what came of its response.
 
     Attributes:
-        failed: there will be no response, or no more of it.
+        failure: why there will be no response, or no more of it; None while there may be.
     """
 
-    failed = False
+    failure: Exception | None = None
 
     _instead = ""  # what to do with a body that is too large, for the error's text
-    _failure: Exception | None = None
-    _broken: Any = None  # the event that told of it
     _token = 0  # of the event that is waited for: the head, or more of the body
     _number = -1  # the stream's, where it was opened for a body that is sent in pieces
     _body: Stream | None = None  # of the request, while its pieces are given
@@ -146,50 +142,24 @@ class Outstanding:
             self._data = runtime.engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
             self._record = record
         else:
-            self._break(record)
+            self.failure = h3.failure(self._connection, record, self._limit)
             self._stop_sending()
         self._tell()
 
     def _on_readable(self, record: Any) -> None:
         del self._runtime.targets[self._token]
         self._token = 0
-        if record[TYPE] in (DEADLINE, STREAM_ERROR):
-            self._break(record)
-        self._tell()
-
-    def _break(self, record: Any) -> None:
-        self.failed = True
-        if record[TYPE] == DEADLINE:
-            self._failure = self._explain(record)  # the server has to know
-        else:
-            self._broken = record  # what it means may be a warning too, and nothing warns in the hub
-
-    def _explain(self, record: Any) -> Exception:
         response = self._response
-        if response is None:
-            return h3.failure(self._connection, record, self._limit)
-        problem = response.stream.problem(record, "reading")
-        assert problem is not None
-        response.close()
-        return problem
-
-    @property
-    def failure(self) -> Exception:
-        """Why it failed. To be asked for in the greenlet that is told."""
-        if self._failure is None:
-            self._failure = self._explain(self._broken)
-            self._broken = None
-        return self._failure
-
-    def fail(self, exception: Exception) -> None:
-        """It is over, for this reason."""
-        self.failed = True
-        self._failure = exception
+        assert response is not None
+        problem = self.failure = response.stream.problem(record, "reading")
+        if problem is not None:
+            response.close()
+        self._tell()
 
     def throw(self, exception: Exception) -> None:
         """The upload's word that the body cannot be sent: see `Upload`."""
         self._token = 0
-        self.fail(exception)
+        self.failure = exception
         self._runtime.engine.release(self._connection.id, self._number)
         self._tell()
 
@@ -217,17 +187,17 @@ class Outstanding:
 
     def check(self) -> None:
         """Raise why it failed, if it did."""
-        if self.failed:
-            raise self.failure
+        if self.failure is not None:
+            raise told(self.failure) if isinstance(self.failure, QuicException) else self.failure
 
     def collect(self, limit: int) -> bool:
         """Take what came of the body; True when the response is here to its end.
 
         Raises:
-            QuicStreamException: the body has more than `limit` bytes; or as `failure` says.
+            QuicStreamException: the body has more than `limit` bytes; or what `failure` says.
         """
         record = self._record
-        if record is None or self.failed:
+        if record is None or self.failure is not None:
             self.check()
             return False
         if record[FLAGS] & _FIN_MORE == FIN:
@@ -264,7 +234,7 @@ class Outstanding:
     def take(self) -> bytes | None:
         """The next bytes of the body: b"" at its end, None when nothing is here. Errors as `collect`."""
         record = self._record
-        if record is None or self.failed:
+        if record is None or self.failure is not None:
             self.check()
             return None
         if record[FLAGS] & _FIN_MORE == FIN or self._pieces:
@@ -282,7 +252,9 @@ class Outstanding:
         """Bytes that are here, b"" maybe at the end; None when there are none yet."""
         if self._token:
             return None
-        response = self._response or self._begin_body()
+        response = self._response
+        if response is None:  # not `or`: a response with an error status is false
+            response = self._begin_body()
         if response._inline:
             piece = response._rest_inline()
             response._inline = 0
@@ -294,7 +266,7 @@ class Outstanding:
         try:
             n, self._token = response.stream.read_now(buffer, self._on_readable)
         except QuicException as e:
-            self.fail(e)
+            self.failure = e
             response.close()
             raise
         if n < 0:

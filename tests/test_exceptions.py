@@ -37,6 +37,7 @@ def test_the_drawing_in_the_docstring_shows_every_class_under_its_base() -> None
         (exceptions.QuicException, OSError),
         (exceptions.QuicConnectionException, ConnectionError),
         (exceptions.QuicSocketException, ConnectionError),
+        (exceptions.QuicSocketException, exceptions.QuicConnectionException),
         (exceptions.QuicTimeoutException, TimeoutError),
         (exceptions.QuicWarning, UserWarning),
     ],

@@ -217,7 +217,7 @@ class ClientSession(Session):
             if (
                 record[FLAGS] & _WHOLE == FIN
                 and exchange._number < 0
-                and not exchange.failed
+                and exchange.failure is None
                 and record[BODY_LEN] <= self._body_max
             ):  # most come whole
                 del self._requests[number]
@@ -231,9 +231,9 @@ class ClientSession(Session):
                 return CompleteResponse(
                     record[STATUS], exchange._data[: record[HEAD_LEN]], exchange.body(), exchange.trailers
                 )
-        elif exchange.failed:
+        elif exchange.failure is not None:
             self._forget(exchange)
-            raise exchange.failure
+            exchange.check()
         asker = self._askers.get(id(getcurrent())) or self._askers.new()
         if exchange.asker is not asker:
             exchange.add(asker)
@@ -318,7 +318,7 @@ class ClientSession(Session):
     def tell(self, exchange: Exchange) -> None:
         """There is something new of it. In the hub."""
         for asker in [*exchange.askers, *self.anyone]:
-            asker.news |= not exchange.failed
+            asker.news |= exchange.failure is None
             if asker.token:
                 self._runtime.answer(asker.token)
 
@@ -421,7 +421,7 @@ class ClientSession(Session):
                     exchange.send_held()
         for exchange in list(self._requests.values()):
             exchange.forget()
-            exchange.fail(error("closed-here", "the session was closed"))
+            exchange.failure = error("closed-here", "the session was closed")
         self._runtime.later(self._wake_all)
 
     # ---------------------------------------------------------------- WebSocket, tickets

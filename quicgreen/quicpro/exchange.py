@@ -48,7 +48,7 @@ class Exchange(Outstanding):
         if self.others or self.session.anyone:
             self.session.tell(self)
         elif asker is not None:
-            if not self.failed:
+            if self.failure is None:
                 asker.news = True
             token = asker.token
             if token:
