@@ -26,6 +26,19 @@ ROWS: dict[str, list[str]] = {
         "test_websocket_textfile.py::test_each_write_is_a_text_message",
         "test_websocket_chat.py::test_each_message_reaches_all_in_one_order",
     ],
+    # A connection's qlog, from that moment on: by strict readers, and as qvis takes it.
+    "A7": [
+        "test_qlog_files.py::test_it_begins_at_the_call_and_ends_with_the_connection",
+        "test_qlog_files.py::test_a_path_that_cannot_be_written",
+        "test_qlog_files_schema.py::test_requests_both_ways",
+        "test_qlog_files_schema.py::test_quiche_reads_it",
+        "test_qlog_convert.py::test_ours_for_qvis_and_back",
+    ],
+    # Numbers of a connection, by quiche's names.
+    "A8": [
+        "test_stats.py::test_it_has_the_fields_of_the_engines_record",
+        "test_stats.py::test_the_numbers_of_a_connection_that_was_used",
+    ],
     # Tickets to take along, and what a connection says of itself.
     "A10": [
         "interop/test_resumption.py::test_our_client_resumes",
@@ -148,6 +161,12 @@ ROWS: dict[str, list[str]] = {
         "test_docs.py::test_every_row_of_the_page_of_errors_has_a_recipe_of_its_own",
         "test_docs.py::test_an_example_prints_what_it_says",
         "test_cli_explain.py::test_every_class_cause_and_warning_is_found_by_its_name",
+    ],
+    # The trace, and that it is free when off.
+    "E3": [
+        "test_trace.py::test_a_program_with_its_steps_packets_events_and_waits",
+        "test_trace.py::test_off_no_method_is_another",
+        "cext/test_cext.py::test_c",
     ],
     # Settings of the file, the environment and the program.
     "E4": [

@@ -62,7 +62,7 @@ class Session:
     def set_qlog_path(self, path: str | os.PathLike[str]) -> None:
         """See `quicpro_set_qlog_path`."""
         self._check()
-        self.connection.qlog(path)  # type: ignore[attr-defined]
+        self.connection.qlog(path)
 
     def upgrade(self, path: str, **options: Any) -> Any:
         """Open a WebSocket: see the two sides."""
