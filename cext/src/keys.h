@@ -2,8 +2,9 @@
  *
  * Contract
  * 1. Everything comes from one 32-byte secret K[0]; K[e+1] = HKDF-Expand(K[e], "ratchet"), and
- *    K[e] is wiped as soon as nothing that it opens counts any more. So processes with the same secret and clock hold the same keys
- *    with no leader, and who steals the ring learns nothing about epochs before its window.
+ *    K[e] is wiped, at the latest when nothing that it opens counts any more. So processes with the
+ *    same secret and clock hold the same keys with no leader, and who steals the ring learns nothing
+ *    about epochs before its window.
  * 2. The key for a use in an epoch is HKDF-Expand(K[e], use): 16 bytes of name, 64 of secret. A
  *    name tells nothing of the secret, and appears in the clear in what is sealed.
  * 3. The current epoch's key seals; the keys of the last `window` epochs open. So a ticket may live

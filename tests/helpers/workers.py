@@ -14,11 +14,12 @@ a test decides when a state changes, when it is told to the kernel, and who dies
 Handlers
     /worker        the slot that answers, and whether the request came early
     /slow/MS       the same, MS milliseconds later
-    /hit/NAME      the same, and counts in the group's register of what ran (a pipe to the parent)
+    /hit/NAME      the same, and tells the parent that it ran
 
 Options
     slots, accepting   how many there are, and how many have a worker from the start
-    cert, key, retry   of the servers
+    cert, key, retry, config
+                       of the servers
     steer              attach the program at the start
     alone              nobody looks after the workers: each is a server with the group, as in a program's own
                        loop that forks. "state", "steer" and "reset" are not for these
@@ -27,6 +28,7 @@ Options
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -54,6 +56,7 @@ class Parent:
                 s.close()
         self.lives = {}
         self.ran = os.pipe()
+        self.names = []
 
     def make_group(self):
         options = self.options
@@ -116,6 +119,7 @@ class Parent:
             **place,
             tls=ServerTls(certfile=options["cert"], keyfile=options["key"]),
             early_data=True,
+            config=quicgreen.QuicConfiguration(**options.get("config", {})),
             retry=options.get("retry", "never"),
         )
         server.start()
@@ -169,16 +173,14 @@ class Parent:
     def do_info(self):
         slots = range(self.options["slots"])
         os.set_blocking(self.ran[0], False)
-        try:
-            ran = os.read(self.ran[0], 1 << 20).decode().split()
-        except BlockingIOError:
-            ran = []
+        with contextlib.suppress(BlockingIOError):
+            self.names += os.read(self.ran[0], 1 << 20).decode().split()
         return {
             "states": [_group.STATES[self.group.worker(slot).state] for slot in slots],
             "listed": [self.group.worker(slot).connections for slot in slots],
             "counters": [self.group.counters(slot) for slot in slots],
             "replay": self.group.replay().counts(),
-            "ran": ran,
+            "ran": self.names,
         }
 
 
