@@ -10,41 +10,39 @@ data, so it does not matter to a client which of them it meets.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 
-import quicgreen
+import _workers
 
-
-def handle(request: quicgreen.Request) -> None:
-    worker = os.environ["QUICGREEN_WORKER"]
-    request.respond(200, {"content-type": "text/plain"}, f"hello from {worker}\n")
+from quicgreen.quicpro import Config, Fiber, Server, Session
 
 
-def main() -> int:
-    cores = len(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser()
-    parser.add_argument("workers", nargs="?", type=int, default=cores)
-    parser.add_argument("--port", type=int, default=4433)
-    parser.add_argument("--cert", help="PEM; without one only this machine is served")
-    parser.add_argument("--key", help="PEM")
-    options = parser.parse_args()
-    supervisor = quicgreen.Supervisor(
-        handle,
-        workers=options.workers,
-        bind=f"{'0.0.0.0' if options.cert else '127.0.0.1'}:{options.port}",
-        certfile=options.cert,
-        keyfile=options.key,
-        affinity="auto" if options.workers == cores else "none",
-    )
-    return supervisor.run(say)
+def worker(id: int, host: str, port: int, cfg: Config) -> None:
+    srv = Server(host, port, cfg)
+    print(f"[worker {id}] ready on {host}:{srv.port}\n", end="", flush=True)  # whole: others print too
+    while s := srv.accept(100):
+        Fiber(lambda s: handle(s, id)).start(s)
 
 
-def say(supervisor: quicgreen.Supervisor) -> None:
-    host, port = supervisor.address
-    print(f"serving on {host}:{port} with {supervisor.num_workers} workers", flush=True)
+def handle(sess: Session, wid: int) -> None:
+    req = sess.receiveRequest()
+    stream = req.stream()
+    stream.respond(200, {"content-type": "text/plain"})
+    stream.sendBody(f"hello from {wid}\n", fin=True)
+    sess.close()
+
+
+def main() -> None:
+    options = _workers.options(len(os.sched_getaffinity(0)))
+    cfg = Config.new({**options.files, "alpn": ["h3"], "session_cache": True})  # before the fork
+    pids = []
+    for i in range(options.workers):
+        if (pid := os.fork()) == 0:
+            worker(i, options.host, options.port, cfg)
+            os._exit(0)
+        pids.append(pid)
+    _workers.wait(pids)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,45 +11,42 @@ its GET is in the first packet (0-RTT), wherever it lands.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 
-import quicgreen
+import _workers
 
-
-def handle(request: quicgreen.Request) -> None:
-    worker = os.environ["QUICGREEN_WORKER"]
-    early = "yes" if request.early_data else "no"
-    request.respond(
-        200,
-        {"content-type": "text/plain", "x-early-data": early},
-        f"echo from worker {worker}: {request.path}\n",
-    )
+from quicgreen.quicpro import Config, Fiber, Server, Session
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("workers", nargs="?", type=int, default=4)
-    parser.add_argument("--port", type=int, default=4433)
-    parser.add_argument("--cert", help="PEM; without one only this machine is served")
-    parser.add_argument("--key", help="PEM")
-    options = parser.parse_args()
-    supervisor = quicgreen.Supervisor(
-        handle,
-        workers=options.workers,
-        bind=f"{'0.0.0.0' if options.cert else '127.0.0.1'}:{options.port}",
-        certfile=options.cert,
-        keyfile=options.key,
-        early_data=True,
-    )
-    return supervisor.run(say)
+def worker(id: int, host: str, port: int, cfg: Config) -> None:
+    srv = Server(host, port, cfg)
+    print(f"[worker {id}] ready on {host}:{srv.port}\n", end="", flush=True)  # whole: others print too
+    while s := srv.accept(100):
+        Fiber(lambda s: handle(s, id)).start(s)
 
 
-def say(supervisor: quicgreen.Supervisor) -> None:
-    host, port = supervisor.address
-    print(f"serving on {host}:{port} with {supervisor.num_workers} workers", flush=True)
+def handle(sess: Session, wid: int) -> None:
+    req = sess.receiveRequest()
+    path = req.headers().get(":path", "/")
+    stream = req.stream()
+    stream.respond(200, {"content-type": "text/plain"})
+    stream.sendBody(f"echo from worker {wid}: {path}\n", fin=True)
+    sess.close()
+
+
+def main() -> None:
+    options = _workers.options(4)
+    cfg = Config.new(
+        {**options.files, "alpn": ["h3"], "session_cache": True}
+    )  # shared, since before the fork
+    pids = []
+    for i in range(options.workers):
+        if (pid := os.fork()) == 0:
+            worker(i, options.host, options.port, cfg)
+            os._exit(0)
+        pids.append(pid)
+    _workers.wait(pids)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

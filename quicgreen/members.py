@@ -48,21 +48,25 @@ class Member:
         has is refused, also if he would share it."""
         deadline = time.monotonic() + _BIND_S
         while True:
-            others = self._has_others()
+            others = self._others()
             alone, number = engine.endpoint_udp(ip, port)
             if alone >= 0:
                 engine.endpoint_close(alone)
-            elif number != EADDRINUSE or not others:
+            elif number != EADDRINUSE or not others or time.monotonic() > deadline:
                 return alone, number
+            elif not others & {ACCEPTING, DRAINING}:  # none of them says that it has the port: a stranger may
+                gevent.sleep(0.01)
+                continue
             endpoint, number = engine.endpoint_udp(ip, port, shared=True)
             if endpoint >= 0 or number != EADDRINUSE or time.monotonic() > deadline:
                 return endpoint, number
             gevent.sleep(0.01)
 
-    def _has_others(self) -> bool:
+    def _others(self) -> set[int]:
+        """States of those that live."""
         workers = [self._group.worker(slot) for slot in range(self._group.info()["slots"])]
         del workers[self._slot]
-        return any(worker.state not in (FREE, DEAD) for worker in workers)
+        return {worker.state for worker in workers} - {FREE, DEAD}
 
     def accept(self, fd: int) -> None:
         """New connections may come, by the socket `fd`. Of members that have died meanwhile the clients are

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 import gevent
 import pytest
 from gevent.event import Event
-from gevent.socket import wait_read
 from helpers.commands import START_S, environment
 from support import ROOT, serving, url_of, wait_until
 
@@ -20,23 +20,29 @@ import quicgreen
 from quicgreen.testing import Certificate
 from quicgreen.tickets import MemoryTicketStore
 
+READY = re.compile(r"(?:serving on|\[worker \d+\] ready on) .*:(\d+)")
+
 
 @contextlib.contextmanager
-def example(name: str, *arguments: str) -> Iterator[int]:
-    """Its port, once it serves; it ends with status 0."""
+def example(name: str, *arguments: str, lines: int = 1) -> Iterator[int]:
+    """Its port, once it has said in so many lines that it serves. It ends with status 0."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        free = s.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments, "--port", "0"],
+        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments, "--port", str(free)],
         stdout=subprocess.PIPE,
         text=True,
+        bufsize=1,
         env=environment(),
     )
     assert process.stdout is not None
     try:
-        with gevent.Timeout(START_S):
-            wait_read(process.stdout.fileno())
-        said = re.fullmatch(r"serving on .*:(\d+) with \d+ workers\n", process.stdout.readline())
-        assert said is not None
-        yield int(said[1])
+        for _ in range(lines):
+            said = READY.match(gevent.get_hub().threadpool.apply(process.stdout.readline))
+            assert said is not None
+            assert int(said[1]) == free
+        yield free
         process.send_signal(signal.SIGTERM)
         assert wait_until(lambda: process.poll() is not None, START_S)
         assert process.returncode == 0
@@ -48,7 +54,7 @@ def example(name: str, *arguments: str) -> Iterator[int]:
 
 
 def test_fork_per_core_server() -> None:
-    with example("fork_per_core_server", "3") as port:
+    with example("fork_per_core_server", "3", lines=3) as port:
         seen = set()
         for _ in range(60):
             with quicgreen.Session(verify=False, timeout=START_S) as session:
@@ -56,11 +62,27 @@ def test_fork_per_core_server() -> None:
         assert seen == {"hello from 0\n", "hello from 1\n", "hello from 2\n"}
 
 
+def test_a_port_of_somebody_else() -> None:
+    """It is not shared with strangers, of the same user either."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        s.bind(("127.0.0.1", 0))
+        run = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "fork_per_core_server.py"), "2", "--port",
+             str(s.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+        )  # fmt: skip
+    assert "ready" not in run.stdout
+    assert run.stderr.count("QuicServerException: the address cannot be bound") == 2
+
+
 def test_ticket_resumption_multiworker(certificate: Certificate) -> None:
     """Worker ids differ, sessions are resumed, and early data is taken on workers that did not issue the
     ticket."""
     files = ("--cert", certificate.certfile, "--key", certificate.keyfile)
-    with example("ticket_resumption_multiworker", "4", *files) as port:
+    with example("ticket_resumption_multiworker", "4", *files, lines=4) as port:
         store = MemoryTicketStore()
         workers, resumed, early = [], [], []
         for i in range(24):
