@@ -13,9 +13,10 @@ import gevent
 import pytest
 from helpers.commands import START_S
 from helpers.flights import ran, record_flights, replay
+from helpers.forking import FORKING
 from helpers.load import Load, explained, repeated, resume_elsewhere
 from helpers.supervised import connection_to, supervised
-from support import wait_until
+from support import check_python, wait_until
 
 import quicgreen
 from quicgreen.testing import Link
@@ -166,3 +167,10 @@ def test_a_connection_stays_with_its_worker_when_its_address_changes(files: Path
         assert sum(c["resets_sent"] for c in counters) == 0
         for connection in connections:
             connection.close()
+
+
+@pytest.mark.timeout(120)
+def test_forks_of_a_program_that_uses_the_network() -> None:
+    """With a live hub, threads that look up names, and open connections: none hangs, and no two make the same
+    random numbers."""
+    check_python(FORKING, "100", timeout=110)

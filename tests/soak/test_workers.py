@@ -17,6 +17,7 @@ import gevent
 import pytest
 from helpers.commands import START_S
 from helpers.flights import ran, record_flights, replay
+from helpers.forking import FORKING
 from helpers.load import Load, explained, repeated, resume_elsewhere
 from helpers.supervised import Supervised, connection_to, supervised
 from support import check_python, wait_until
@@ -252,8 +253,6 @@ def test_two_workers_cost_no_more_than_one(files: Path, say: Any) -> None:
 
 
 def test_1000_forks(say: Any) -> None:
-    from test_supervisor_siblings import FORKING
-
     began = time.monotonic()
     check_python(FORKING, "1000", timeout=800)
     say(f"1000 forks in {time.monotonic() - began:.0f} s")
