@@ -159,7 +159,7 @@ def test_a_connection_stays_with_its_worker_when_its_address_changes(files: Path
             quicgreen.connect("127.0.0.1", link.port, verify=False, timeout=START_S) for _ in range(8)
         ]
         served = [c.get("/").headers["x-pid"] for c in connections]
-        for _ in range(3):  # quiche 0.30 follows active_connection_id_limit - 1 of them
+        for _ in range(16):  # more than quiche's 3 by itself: config.c
             link.rebind()
             gevent.sleep(0.05)
             assert [c.get("/", timeout=START_S).headers["x-pid"] for c in connections] == served
