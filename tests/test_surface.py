@@ -223,18 +223,24 @@ ROWS: dict[str, list[str]] = {
         "test_settings.py::test_a_name_that_is_not_known_is_warned_of",
         "test_quicpro_functions.py::test_an_unknown_option_is_warned_of",
         "test_quicpro_server.py::test_settings_for_clients_are_warned_of",
+        "interop/test_warnings.py::test_d9_an_option_that_is_not_known",
     ],
     "D10": [
         "interop/test_warnings.py::test_d10_a_handshake_that_took_long",
         "interop/test_warnings.py::test_d10_round_trips_that_grew",
         "interop/test_warnings.py::test_d10_each_connection_is_warned_of_by_itself",
+        "interop/test_warnings.py::test_d10_of_a_session_of_the_documentation",
         "interop/test_warnings.py::test_the_hub_warns_of_nothing",
     ],
-    "D11": ["test_quicpro_config.py::test_an_old_name_warns_and_counts"],
+    "D11": [
+        "test_quicpro_config.py::test_an_old_name_warns_and_counts",
+        "interop/test_warnings.py::test_d11_an_option_by_its_old_name",
+    ],
     "D12": [
         "interop/test_warnings.py::test_d12_a_body_that_is_shorter_than_announced",
         "interop/test_warnings.py::test_d12_a_body_that_is_read_in_pieces",
         "interop/test_warnings.py::test_d12_a_datagram_that_is_cut",
+        "interop/test_warnings.py::test_d12_of_a_session_of_the_documentation",
     ],
     # Messages.
     "D13": [
