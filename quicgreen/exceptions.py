@@ -1,15 +1,15 @@
 """What can go wrong, told once.
 
     QuicException(OSError)
-    ├── QuicConnectionException(ConnectionError)   the connection ended or could not be kept
+    ├── QuicConnectionException(ConnectionError)   the connection ended, or could not be made or kept
+    │   └── QuicSocketException                    ... by the network: no name, no route, nobody there
     ├── QuicStreamException                        one request or stream failed; the others go on
     ├── QuicTlsHandshakeException                  certificate, name, protocol or another TLS alert
     ├── QuicTimeoutException(TimeoutError)         a deadline passed
     ├── QuicTransportException                     QUIC or HTTP/3 was violated, or no common version
     │   └── QuicErrorUnknownFrame                  ... by a frame nobody knows
     ├── QuicServerException                        a server could not start or go on
-    ├── QuicClientException                        used in a way that cannot work
-    └── QuicSocketException(ConnectionError)       the network: no name, no route, nobody there
+    └── QuicClientException                        used in a way that cannot work
 
     QuicWarning(UserWarning)
     ├── QuicWarningInvalidParameters
@@ -59,8 +59,9 @@ class QuicException(OSError):
 
 
 class QuicConnectionException(QuicException, ConnectionError):
-    """The connection ended or could not be kept. You do not get this for a failure of the network
-    before there was a connection (`QuicSocketException`) or of TLS (`QuicTlsHandshakeException`)."""
+    """The connection ended, or could not be made or kept: before there was one by the network
+    (`QuicSocketException`, which this catches too). TLS has a class of its own
+    (`QuicTlsHandshakeException`)."""
 
 
 class QuicStreamException(QuicException):
@@ -92,7 +93,7 @@ class QuicClientException(QuicException):
     """Something was used in a way that cannot work; nothing was sent."""
 
 
-class QuicSocketException(QuicException, ConnectionError):
+class QuicSocketException(QuicConnectionException):
     """The network: no such name, no route, or nobody listens there. `errno` tells when the system did."""
 
 
