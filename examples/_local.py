@@ -46,13 +46,17 @@ def start(script: str) -> tuple[str, int]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    atexit.register(child.wait)
-    atexit.register(child.terminate)
+    atexit.register(_stop, child)
     assert child.stdout is not None
     said = child.stdout.readline().strip()
     if not said:
         sys.exit(f"{script} did not start")
     return "127.0.0.1", int(said.rpartition(":")[2])
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    with child:  # waits, and closes the pipes
+        child.terminate()
 
 
 def say_where(host: str, port: int) -> None:

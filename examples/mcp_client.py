@@ -17,7 +17,7 @@ from typing import Any
 
 import _sse
 from _local import peer
-from mcp_errors import cut_off, mcp_errors, refused, unknown_tool
+from _mcp_errors import cut_off, mcp_errors, refused, unknown_tool
 from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
@@ -48,7 +48,7 @@ class McpClient:
 
     Raises:
         QuicSocketException, QuicTransportException, QuicErrorUnknownFrame, QuicStreamException: see
-            mcp_errors.py.
+            _mcp_errors.py.
     """
 
     def __init__(self, host: str, port: int = 443, path: str = "/mcp") -> None:

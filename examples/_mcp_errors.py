@@ -57,6 +57,8 @@ def mcp_errors() -> Iterator[None]:
         if e.cause == "handshake-timeout":
             why = f"nobody answers: {e} (look at name, port and firewall)"
             raise _made(QuicSocketException, why) from e
+        if isinstance(e, QuicSocketException):
+            raise
         if isinstance(e, QuicConnectionException) or e.cause == "idle-timeout":
             raise cut_off(str(e)) from e
         raise

@@ -1,0 +1,189 @@
+"""The examples for agents: language models, retrieval, tools, events. Each is run as its reader runs it.
+
+That something comes as it is made is shown without a clock: who makes it waits until it was seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import gevent
+import pytest
+from helpers.examples import EXAMPLES, Served, run
+from helpers.processes import Peer
+from support import PATIENCE_S, check_python_in_thread, new_session, serving, wait_until
+
+import quicgreen
+from quicgreen.testing import Certificate
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, certificate: Certificate) -> Iterator[Callable[[str], ModuleType]]:
+    """Examples as modules of this process, which trusts the tests' authority."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("SSL_CERT_FILE", certificate.ca_certs)
+    before = set(sys.modules)
+    yield lambda name: __import__(name)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(EXAMPLES)):
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def answering(handle: Any, certificate: Certificate, **options: Any) -> Iterator[int]:
+    """A server of this process; gives its port."""
+    files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
+    with serving(handle, **files, **options) as server:
+        yield server.server_port
+
+
+def silent_port() -> socket.socket:
+    """Somebody listens there, and never answers."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("127.0.0.1", 0))
+    return s
+
+
+# ---------------------------------------------------------------- the Model Context Protocol
+
+
+def test_the_mcp_sdk_s_server_calculates() -> None:
+    # What the SDK and hypercorn leave open is not ours to fail on.
+    lines = run("mcp_client", env={"PYTHONWARNINGS": "ignore"}).splitlines()
+    assert lines == ["calculator offers calculator", "Δ 1", "Δ 2", "Δ .", "Δ 0", "= 12.0"]
+
+
+@pytest.fixture
+def mcp_server(certificate: Certificate) -> Iterator[Peer]:
+    with Peer("mcp_server.py", certfile=certificate.certfile, keyfile=certificate.keyfile) as peer:
+        yield peer
+
+
+def test_a_tool_s_progress_comes_while_it_works(mcp_server: Peer, load: Callable[[str], Any]) -> None:
+    """Many calls are under way on one session; they end only when what they said meanwhile was heard."""
+    mcp_client = load("mcp_client")
+    with mcp_client.McpClient(*mcp_server.address) as mcp:
+        assert mcp.server.server_info.name == "peer"
+        heard: list[str] = []
+        calls = [gevent.spawn(mcp.call, "wait", {}, heard.append) for _ in range(5)]
+        assert wait_until(lambda: heard == ["ready"] * 5, 20)
+        assert not any(call.ready() for call in calls)
+        assert mcp_client.text_of(mcp.call("go", {})) == "go"
+        gevent.joinall(calls, timeout=20, raise_error=True)
+        assert [mcp_client.text_of(call.value) for call in calls] == ["gone"] * 5
+
+
+def test_what_goes_wrong_with_a_call_has_the_table_s_classes(
+    mcp_server: Peer, load: Callable[[str], Any]
+) -> None:
+    mcp_client = load("mcp_client")
+    with mcp_client.McpClient(*mcp_server.address) as mcp:
+        with pytest.raises(quicgreen.QuicErrorUnknownFrame, match="calculater"):
+            mcp.call("calculater", {"expression": "1"})
+        mcp._fields["content-type"] = "application/json"
+        for bad in ([], "call"):  # JSON, but no message
+            with pytest.raises(quicgreen.QuicTransportException, match="HTTP 400") as caught:
+                mcp._post(bad)
+            assert type(caught.value) is quicgreen.QuicTransportException
+            assert caught.value.code == quicgreen.QUIC_ERROR_TRANSPORT_ERROR
+        heard: list[str] = []
+        call = gevent.spawn(mcp.call, "cut", {}, heard.append)
+        assert wait_until(lambda: heard, 20)
+        mcp_server.kill()
+        mcp._connection.close(timeout=None)  # what a middlebox, or an idle timeout, would do later
+        call.join(PATIENCE_S)
+        assert isinstance(call.exception, quicgreen.QuicStreamException)
+        assert call.exception.code == quicgreen.QUIC_ERROR_STREAM_ERROR
+    with pytest.raises(quicgreen.QuicSocketException):
+        mcp_client.McpClient(*mcp_server.address)
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_an_event_reaches_all_and_who_was_away_gets_what_he_missed() -> None:
+    lines = run("sse_hub").splitlines()
+    news = ["1: one", "2: two", "3: three", "4: four", "5: five"]
+    for name in ("ada", "grace", "alan"):
+        assert [line for line in lines if line.startswith(f"{name} heard")] == [
+            f"{name} heard {event}" for event in news
+        ]
+    back = lines.index("alan is back, and asks for what came after 2")
+    assert lines[back + 1 :] == [f"alan heard {event}" for event in news[2:]]
+
+
+def test_an_event_comes_before_the_next_one_is_made(
+    load: Callable[[str], Any], certificate: Certificate
+) -> None:
+    sse_hub = load("sse_hub")
+    with answering(sse_hub.handle, certificate) as port, quicgreen.Session() as session:
+        url = f"https://127.0.0.1:{port}"
+        events = sse_hub.listen(session, url, "0")
+        for number in range(1, 4):
+            assert session.post(f"{url}/publish", f"news\n{number}").text == f"{number}\n"
+            event = next(events)
+            assert (event.id, event.data) == (str(number), f"news\n{number}")
+        assert session.get(f"{url}/events", headers={"last-event-id": "x"}).status_code == 400
+        events.close()
+        assert session.post(f"{url}/publish", b"nobody hears it").status_code == 202
+        assert wait_until(lambda: not sse_hub.hub.queues)
+
+
+def test_who_does_not_read_costs_the_others_nothing(
+    load: Callable[[str], Any], certificate: Certificate
+) -> None:
+    """His stream ends; he comes back for the rest, with the last id that he has."""
+    sse_hub = load("sse_hub")
+    config = quicgreen.QuicConfiguration(initial_max_stream_data_bidi_local=4096, max_stream_window=4096)
+    with answering(sse_hub.handle, certificate) as port, quicgreen.Session() as session:
+        url = f"https://127.0.0.1:{port}"
+        with quicgreen.Session(config=config) as slow_session:
+            slow = sse_hub.listen(slow_session, url, "0")
+            sse_hub.hub.publish("first")
+            assert next(slow).data == "first"
+            heard = sse_hub.listen(session, url, "0")
+            assert next(heard).data == "first"
+            for number in range(2, 300):
+                sse_hub.hub.publish(f"{number} " + "x" * 1000)
+                assert next(heard).id == str(number)
+            assert len(sse_hub.hub.queues) == 1
+            got = [int(event.id) for event in slow]
+            assert got == list(range(2, got[-1] + 1))
+            assert got[-1] < 299
+            rest = sse_hub.listen(slow_session, url, str(got[-1]))
+            assert int(next(rest).id) == got[-1] + 1
+            rest.close()
+            heard.close()
+
+
+def test_curl_subscribes_from_where_it_left(certificate: Certificate) -> None:
+    with Served("sse_hub", certificate) as hub, new_session() as session:
+        url = f"https://127.0.0.1:{hub.port}"
+        for text in ("one", "two", "three"):
+            session.post(f"{url}/publish", text)
+        said = check_python_in_thread(
+            """
+            import os
+            import sys
+
+            from curl_cffi import requests
+            from curl_cffi.const import CurlHttpVersion
+
+            url, ca = sys.argv[1:]
+            with requests.Session(verify=ca, http_version=CurlHttpVersion.V3ONLY) as session:
+                answer = session.get(url, headers={"last-event-id": "1"}, stream=True)
+                for line in answer.iter_lines():
+                    print(line.decode(), flush=True)
+                    if line == b"data: three":
+                        os._exit(0)  # the stream goes on for ever, and so would closing it
+            """,
+            f"{url}/events",
+            certificate.ca_certs,
+            PYTHONWARNINGS=None,
+        )
+    assert [line for line in said.splitlines() if line][1:] == ["id: 2", "data: two", "id: 3", "data: three"]
