@@ -17,7 +17,9 @@ from _mcp_errors import cut_off, mcp_errors, refused
 from quicgreen.quicpro import (
     quicpro_close,
     quicpro_connect,
+    quicpro_poll,
     quicpro_receive_chunk,
+    quicpro_receive_head,
     quicpro_receive_response,
     quicpro_send_request,
 )
@@ -36,6 +38,11 @@ def call_tool(host: str, port: int, tool: str, input: dict[str, Any]) -> Iterato
             # 3. send the request
             stream = quicpro_send_request(sess, "/mcp/v1/call_tool", hdrs, body)
 
+            if (status := quicpro_receive_head(sess, stream)["status"]) >= 400:
+                while not (resp := quicpro_receive_response(sess, stream)):
+                    quicpro_poll(sess, 5)
+                raise refused(status, resp["text"])
+
             # 4. read events as they come in: every one is a line "data: {JSON...}"
             rest, done = b"", False
             while chunk := quicpro_receive_chunk(sess, stream):
@@ -46,9 +53,6 @@ def call_tool(host: str, port: int, tool: str, input: dict[str, Any]) -> Iterato
                     elif line.startswith(b"data: "):
                         event = json.loads(line[6:])
                         yield event.get("chunk") or event.get("result") or ""
-            resp = quicpro_receive_response(sess, stream)
-            if resp["status"] >= 400:
-                raise refused(resp["status"], rest.decode())
             if not done:
                 raise cut_off("it ended without its last event")
         finally:

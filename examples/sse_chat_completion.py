@@ -7,9 +7,18 @@ Why: show a language model's tokens as they come, without waiting for the whole 
 """
 
 import json
+import sys
 
 from _local import peer
-from quicgreen.quicpro import quicpro_close, quicpro_connect, quicpro_receive_chunk, quicpro_send_request
+from quicgreen.quicpro import (
+    quicpro_close,
+    quicpro_connect,
+    quicpro_poll,
+    quicpro_receive_chunk,
+    quicpro_receive_head,
+    quicpro_receive_response,
+    quicpro_send_request,
+)
 
 host, port = peer("_llm.py")
 
@@ -23,6 +32,10 @@ body = json.dumps(
 )
 hdrs = {"content-type": "application/json"}
 id = quicpro_send_request(sess, "/v1/chat/completions", hdrs, body)
+if quicpro_receive_head(sess, id)["status"] != 200:
+    while not (r := quicpro_receive_response(sess, id)):
+        quicpro_poll(sess, 10)
+    sys.exit(f"status {r['status']}: {r['text']}")
 
 rest = b""
 while chunk := quicpro_receive_chunk(sess, id):  # what is there; b"" at the end

@@ -6,6 +6,7 @@ That something comes as it is made is shown without a clock: who makes it waits 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from typing import Any
 
 import gevent
 import pytest
-from helpers.examples import EXAMPLES, Served, run
+from gevent.event import Event
+from helpers.examples import EXAMPLES, Example, Served, run
 from helpers.processes import Peer
 from support import PATIENCE_S, check_python_in_thread, new_session, serving, wait_until
 
@@ -42,11 +44,213 @@ def answering(handle: Any, certificate: Certificate, **options: Any) -> Iterator
         yield server.server_port
 
 
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch, certificate: Certificate) -> None:
+    """The tests' authority, by examples that start no server."""
+    monkeypatch.setenv("SSL_CERT_FILE", certificate.ca_certs)
+
+
 def silent_port() -> socket.socket:
     """Somebody listens there, and never answers."""
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     s.bind(("127.0.0.1", 0))
     return s
+
+
+# ---------------------------------------------------------------- language models
+
+
+TOKENS = ["Argentina", " won", " the", " 2022", " World", " Cup", "."]
+
+
+def delta(token: str) -> bytes:
+    event = {"choices": [{"index": 0, "delta": {"content": token}}]}
+    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+
+
+def test_sse_chat_completion() -> None:
+    assert run("sse_chat_completion") == "".join(TOKENS) + "\n"
+
+
+def test_sse_chat_completion_prints_each_token_before_the_next_is_made(
+    trusted: None, certificate: Certificate
+) -> None:
+    """Tokens of several bytes each, cut anywhere on their way."""
+    seen = Event()
+    asked: list[Any] = []
+    tokens = ["Schlo", "ß", " 城", " 🏰", "."]
+
+    def handle(request: quicgreen.Request) -> None:
+        asked.append(json.loads(request.read()))
+        stream = request.start_response(200, {"content-type": "text/event-stream"})
+        for token in tokens:
+            piece = delta(token).replace(
+                json.dumps(token).encode(), json.dumps(token, ensure_ascii=False).encode()
+            )
+            stream.write(piece[:-10])  # in the middle of a character
+            gevent.sleep(0.01)
+            stream.write(piece[-10:])
+            seen.wait()
+            seen.clear()
+        stream.finish(b"data: [DONE]\n\n")
+
+    with answering(handle, certificate) as port, Example("sse_chat_completion", "127.0.0.1", port) as example:
+        for token in tokens:
+            example.read_until(token)
+            seen.set()
+        assert example.finish() == "".join(tokens) + "\n"
+    assert asked[0]["stream"] is True
+    assert asked[0]["messages"] == [{"role": "user", "content": "Hello, who won the 2022 World Cup?"}]
+
+
+def test_sse_chat_completion_tells_a_refusal(trusted: None, certificate: Certificate) -> None:
+    def handle(request: quicgreen.Request) -> None:
+        request.respond(429, {"content-type": "application/json"}, b'{"error": {"message": "too many"}}')
+
+    with answering(handle, certificate) as port, Example("sse_chat_completion", "127.0.0.1", port) as example:
+        example.finish(None)
+        assert example.status == 1
+        assert "too many" in example.complaint
+
+
+def test_parallel_prompts() -> None:
+    answers = run("parallel_prompts").splitlines()
+    assert answers == [f"#{n - 1} → text {n} in short" for n in range(1, 11)]
+
+
+def test_ten_prompts_are_under_way_together(trusted: None, certificate: Certificate) -> None:
+    """Nobody is answered before all ten have asked."""
+    prompts: list[str] = []
+    all_here = Event()
+
+    def handle(request: quicgreen.Request) -> None:
+        prompt = json.loads(request.read())["prompt"]
+        prompts.append(prompt)
+        if len(prompts) == 10:
+            all_here.set()
+        all_here.wait()
+        request.respond(200, None, json.dumps({"choices": [{"text": prompt.upper()}]}))
+
+    with answering(handle, certificate) as port:
+        answers = run("parallel_prompts", "127.0.0.1", port).splitlines()
+    assert answers == [f"#{n - 1} → SUMMARISE TEXT {n}" for n in range(1, 11)]
+
+
+# ---------------------------------------------------------------- retrieval
+
+
+def test_rag_websocket() -> None:
+    """The second question is answered by what the first one was about."""
+    lines = run("rag_websocket").splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("Agent says: ") for line in lines)
+    assert "mass and energy" in lines[0]
+    assert "Albert Einstein" in lines[2]
+
+
+def test_rag_websocket_asks_both_on_one_socket(trusted: None, certificate: Certificate) -> None:
+    asked: list[list[str]] = []
+
+    def handle(request: quicgreen.Request) -> None:
+        assert request.path == "/chat"
+        with request.accept_websocket() as ws:
+            asked.append([])
+            for message in ws:
+                asked[-1].append(json.loads(message)["ask"])
+                ws.send(f"answer {len(asked[-1])}\n[DONE]\n")
+
+    with answering(handle, certificate, websocket=True) as port:
+        said = run("rag_websocket", "127.0.0.1", port)
+        assert said == "Agent says: answer 1\nAgent says: answer 2\n"
+    assert asked == [["What is E-MC²?", "And who published it?"]]
+
+
+# ---------------------------------------------------------------- a tool in the documentation's form
+
+
+def test_mcp_tool_call() -> None:
+    assert run("mcp_tool_call") == "Δ 1\nΔ 2\nΔ .\nΔ 0\n"
+
+
+def test_mcp_tool_call_prints_each_delta_before_the_next_is_made(
+    trusted: None, certificate: Certificate
+) -> None:
+    seen = Event()
+
+    def handle(request: quicgreen.Request) -> None:
+        call = json.loads(request.read())
+        assert (request.path, call["tool"], call["stream"]) == ("/mcp/v1/call_tool", "calculator", True)
+        assert request.headers["accept"] == "text/event-stream"
+        stream = request.start_response(200, {"content-type": "text/event-stream"})
+        for character in "sqr(":
+            stream.write(b'data: {"chunk": "%s"}\n\n' % character.encode())
+            seen.wait()
+            seen.clear()
+        stream.finish(b"data: [DONE]\n\n")
+
+    with answering(handle, certificate) as port, Example("mcp_tool_call", "127.0.0.1", port) as example:
+        for character in "sqr(":
+            example.read_until(f"Δ {character}\n")
+            seen.set()
+        example.finish()
+
+
+def call(load: Callable[[str], Any], port: int, tool: str, expression: Any) -> list[str]:
+    return list(load("mcp_tool_call").call_tool("127.0.0.1", port, tool, {"expression": expression}))
+
+
+def test_what_a_tool_server_refuses(load: Callable[[str], Any], certificate: Certificate) -> None:
+    with answering(load("_calculator").handle, certificate) as port:
+        assert call(load, port, "calculator", "sqrt(144)") == list("12.0")
+        with pytest.raises(quicgreen.QuicErrorUnknownFrame, match=r"HTTP 404.*'calculater'"):
+            call(load, port, "calculater", "1")
+        with pytest.raises(quicgreen.QuicTransportException, match=r"HTTP 422.*not arithmetic") as caught:
+            call(load, port, "calculator", "__import__('os')")
+        assert type(caught.value) is quicgreen.QuicTransportException
+        with pytest.raises(quicgreen.QuicTransportException, match="HTTP 400") as caught:
+            list(load("mcp_tool_call").call_tool("127.0.0.1", port, "calculator", {}))
+        assert type(caught.value) is quicgreen.QuicTransportException
+        assert caught.value.code == quicgreen.QUIC_ERROR_TRANSPORT_ERROR
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "end"])
+def test_events_that_are_cut_off(how: str, load: Callable[[str], Any], certificate: Certificate) -> None:
+    """By a reset of the stream, the end of the connection, or an end before the last event. What came is not
+    lost."""
+    seen = Event()
+
+    def handle(connection: Any) -> None:
+        request = connection.accept_request()
+        stream = request.start_response(200, {"content-type": "text/event-stream"})
+        stream.write(b'data: {"chunk": "1"}\n\n')
+        seen.wait()
+        if how == "reset":
+            stream.reset(0x102)
+        elif how == "close":
+            connection.close(0x102)
+        else:
+            stream.finish()
+
+    with answering(handle, certificate, sessions=True) as port:
+        deltas = load("mcp_tool_call").call_tool("127.0.0.1", port, "calculator", {})
+        assert next(deltas) == "1"
+        seen.set()
+        with pytest.raises(quicgreen.QuicStreamException) as caught:
+            next(deltas)
+        assert caught.value.code == quicgreen.QUIC_ERROR_STREAM_ERROR
+
+
+def test_a_tool_server_that_cannot_be_reached(load: Callable[[str], Any], certificate: Certificate) -> None:
+    """Nobody has the port; somebody has it and says nothing; there is no such name."""
+    call_tool = load("mcp_tool_call").call_tool
+    with silent_port() as s:
+        port = s.getsockname()[1]
+        with pytest.raises(quicgreen.QuicSocketException, match="nobody answers"):
+            next(call_tool("127.0.0.1", port, "calculator", {}))
+    for host in ("127.0.0.1", "mcp.example.invalid"):
+        with pytest.raises(quicgreen.QuicSocketException) as caught:
+            next(call_tool(host, port, "calculator", {}))
+        assert caught.value.code == quicgreen.QUIC_ERROR_CONNECTION_LOST
 
 
 # ---------------------------------------------------------------- the Model Context Protocol

@@ -25,10 +25,12 @@ class Example:
     Attributes:
         status: its exit status, after `finish`.
         usage: what it used, likewise: `ru_maxrss` in kB.
+        complaint: what it wrote to stderr, likewise.
     """
 
     status: int
     usage: Any
+    complaint: str
 
     def __init__(self, name: str, *arguments: object, env: dict[str, str] | None = None) -> None:
         self.text = ""
@@ -60,6 +62,7 @@ class Example:
                     gevent.sleep(0.005)
             self.process.returncode = self.status = os.waitstatus_to_exitcode(ended[1])
             self.usage = ended[2]
+            self.complaint = self.stderr
             assert status is None or (self.status, self.stderr) == (status, ""), (self.text, self.stderr)
         finally:
             self.close()
