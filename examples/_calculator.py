@@ -1,4 +1,4 @@
-"""What a calculator is, and a server that offers it as a tool in the seed document's form.
+"""What a calculator is, and a server that offers it as a tool in the form of quicpro_async's documentation.
 
     POST /mcp/v1/call_tool {"tool": "calculator", "input": {"expression": "sqrt(144)"}, "stream": true}
 
@@ -75,7 +75,6 @@ def pieces(result: str) -> Iterator[bytes]:
     for character in result:
         gevent.sleep(0.05)
         yield _sse.encode(json.dumps({"chunk": character}))
-    yield _sse.encode("[DONE]")
 
 
 def answer(request: quicgreen.Request, status: int, what: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong with a tool call, in the seed document's words.
+"""What can go wrong with a tool call, in the words of quicpro_async's documentation.
 
 tool name typo                QuicErrorUnknownFrame     check the name
 bad JSON in the request       QuicTransportException    HTTP 400: mend it and send it again

@@ -1,4 +1,4 @@
-"""Invoking a tool over HTTP/3, in the seed document's form.
+"""Invoking a tool over HTTP/3, as quicpro_async's documentation does.
 
 Why: a program that can ask a tool server need not be the calculator, the database or the vector search
 itself, and neither need the model that drives it. (The Model Context Protocol itself speaks JSON-RPC: see
@@ -44,17 +44,15 @@ def call_tool(host: str, port: int, tool: str, input: dict[str, Any]) -> Iterato
                 raise refused(status, resp["text"])
 
             # 4. read events as they come in: every one is a line "data: {JSON...}"
-            rest, done = b"", False
+            rest = b""
             while chunk := quicpro_receive_chunk(sess, stream):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    if line == b"data: [DONE]":
-                        done = True
-                    elif line.startswith(b"data: "):
+                    if line.startswith(b"data: "):
                         event = json.loads(line[6:])
                         yield event.get("chunk") or event.get("result") or ""
-            if not done:
-                raise cut_off("it ended without its last event")
+            if rest.strip():
+                raise cut_off(f"it ended with {rest!r}")
         finally:
             quicpro_close(sess)
 

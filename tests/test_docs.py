@@ -68,7 +68,7 @@ def test_links_and_paths_exist(page: Path) -> None:
 
 # ---------------------------------------------------------------- examples
 
-WITH_EXAMPLES = {"sessions": 7, "websocket": 7}
+WITH_EXAMPLES = {"porting": 11, "sessions": 7, "websocket": 7}
 """Pages in docs whose examples are run, and how many there are at least."""
 
 EXAMPLES = [
@@ -90,6 +90,9 @@ def test_every_example_says_what_it_prints() -> None:
 
 def answer(request: quicgreen.Request) -> None:
     """What the examples of clients ask for."""
+    if request.path == "/events":
+        request.respond(200, {"content-type": "text/event-stream"}, "data: one\n\ndata: two\n\n")
+        return
     if not request.is_websocket:
         hello(request)
         return

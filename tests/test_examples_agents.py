@@ -186,7 +186,7 @@ def test_mcp_tool_call_prints_each_delta_before_the_next_is_made(
             stream.write(b'data: {"chunk": "%s"}\n\n' % character.encode())
             seen.wait()
             seen.clear()
-        stream.finish(b"data: [DONE]\n\n")
+        stream.finish()
 
     with answering(handle, certificate) as port, Example("mcp_tool_call", "127.0.0.1", port) as example:
         for character in "sqr(":
@@ -215,7 +215,7 @@ def test_what_a_tool_server_refuses(load: Callable[[str], Any], certificate: Cer
 
 @pytest.mark.parametrize("how", ["reset", "close", "end"])
 def test_events_that_are_cut_off(how: str, load: Callable[[str], Any], certificate: Certificate) -> None:
-    """By a reset of the stream, the end of the connection, or an end before the last event. What came is not
+    """By a reset of the stream, the end of the connection, or an end within an event. What came is not
     lost."""
     seen = Event()
 
@@ -229,7 +229,7 @@ def test_events_that_are_cut_off(how: str, load: Callable[[str], Any], certifica
         elif how == "close":
             connection.close(0x102)
         else:
-            stream.finish()
+            stream.finish(b'data: {"chu')
 
     with answering(handle, certificate, sessions=True) as port:
         deltas = load("mcp_tool_call").call_tool("127.0.0.1", port, "calculator", {})
