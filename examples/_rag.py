@@ -22,10 +22,12 @@ PASSAGES = [
 
 SHOWN = 2
 
+COMMON = {"and", "are", "for", "its", "one", "that", "the", "what", "which", "who"}
+
 
 def words(text: str) -> set[str]:
     """Those that mean something. E-MC² and E=mc² are one."""
-    return {w for w in re.findall(r"\w+", text.lower()) if len(w) > 2}
+    return {w for w in re.findall(r"\w+", text.lower()) if len(w) > 2} - COMMON
 
 
 def retrieve(question: str, context: set[str]) -> list[str]:

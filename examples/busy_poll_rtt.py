@@ -22,7 +22,7 @@ from quicgreen.quicpro import (
     quicpro_send_request,
 )
 
-logging.basicConfig(format="%(message)s", stream=sys.stdout)
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
 
 host, port = peer("_site.py")
 

@@ -62,7 +62,9 @@ def attempt(host: str, port: int, path: str, **options: object) -> str:
         return f"open a new session: {e}"
     except QuicTransportException as e:
         return f"tell who runs the server: {e}"
-    except (RuntimeError, TimeoutError) as e:
+    except RuntimeError as e:
+        return f"open a new session: {e}"
+    except TimeoutError as e:
         return f"give up: {e}"
 
 
