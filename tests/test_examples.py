@@ -253,7 +253,8 @@ def test_websocket_server_takes_somebody_else_s_client(certificate: Certificate)
             sockets=[{"path": "/chat", "steps": steps}],
         )
     socket = told["sockets"][0]
-    assert (socket["status"], socket["step"], socket["messages"]) == (200, None, ["HELLO\n"])
+    assert (socket["status"], socket["step"]) == (200, None)
+    assert [message[-1] for message in socket["messages"]] == ["HELLO\n"]
 
 
 def test_async_server() -> None:
@@ -270,7 +271,7 @@ def test_async_server_answers_curl(certificate: Certificate) -> None:
             fresh=True,
             requests=[{"url": url + path} for path in paths],
         )
-    assert [answer["content"] for answer in told["answers"]] == [f"echo {path}\n" for path in paths]
+    assert [answer.get("content") or answer for answer in told["answers"]] == [f"echo {path}\n" for path in paths]
 
 
 def test_async_server_serves_others_while_one_says_nothing(certificate: Certificate) -> None:
