@@ -27,7 +27,7 @@ from .session_keeper import SessionKeeper
 from .session_modes import SessionMode, choose, open_store
 from .ticket_cache import TicketCache, finish_all
 from .tickets import Ticket, TicketKeys, TicketStore
-from .urls import PLAIN_PATH, ascii_host, split_url, with_params
+from .urls import PLAIN_PATH, ascii_host, join_authority, split_url, with_params
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -36,7 +36,8 @@ _UNSET: Any = object()
 
 _USER_AGENT = "quicgreen/0.1"
 
-_DEFAULT_HEADERS = {"user-agent": _USER_AGENT, "accept": "*/*"}
+DEFAULT_HEADERS = {"user-agent": _USER_AGENT, "accept": "*/*"}
+"""What every request has, unless it says otherwise."""
 
 _TARGETS_MAX = 1024
 
@@ -108,13 +109,28 @@ class Connection(ClientConnection):
         limit = self._timeout if timeout is _UNSET else Timeout.of(timeout)
         body, extra = h3.encode_body(data, json)
         method = _method(method)
-        authority, lines, declared = join(_DEFAULT_HEADERS, extra, headers)
+        authority, lines, declared = join(DEFAULT_HEADERS, extra, headers)
         head = h3.head_prefix(method, authority or self._authority) + fields.path_line(path) + lines
         url = f"https://{self._authority}{path}"
         response = h3.exchange(self, method, url, head, body, limit, None, declared, early_data)
         if not stream:
             response.read()
         return response
+
+    def websocket(self, path: str = "/", **options: Any) -> WebSocket:
+        """Open a WebSocket on this connection: see `quicgreen.websocket.connect` for the options, of which
+        `http3` is none here."""
+        from .websocket.handshake import open_on_connection
+
+        self._check()
+        if self.alpn not in ("h3", ""):
+            raise error("state", f"the connection speaks {self.alpn}, not HTTP/3")
+        return open_on_connection(self, self._authority, path, **options)
+
+    @property
+    def authority(self) -> str:
+        """Host and port of the server, as a request says them."""
+        return self._authority
 
     def get(self, path: str = "/", **options: Any) -> Response:
         """`request("GET", ...)`."""
@@ -164,6 +180,7 @@ def connect(
     cert: str | tuple[str, str] | None = None,
     server_name: str | None = None,
     alpn: tuple[str, ...] = ("h3",),
+    tls: ClientTls | None = None,
     timeout: Timeout | float | tuple[float | None, float | None] | None = _UNSET,
     config: QuicConfiguration | None = None,
     ticket: Ticket | None = None,
@@ -178,6 +195,7 @@ def connect(
         verify, cert, server_name, config: as in `Session`.
         alpn: application protocols; anything but "h3" gives a connection whose streams are yours
             (`open_stream`, `accept_stream`).
+        tls: a `ClientTls` instead of verify, cert and alpn.
         timeout: `Timeout.connect` bounds this call.
         ticket: of an earlier connection to this server (`Connection.export_ticket`), to be resumed.
         tickets, session_mode: where tickets come from and go to, as in `Session`; with neither the
@@ -200,15 +218,14 @@ def connect(
         mode = choose(session_mode)
     if session_mode is not None and tickets is None:
         tickets = open_store(mode, required=True)
-    tls = ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
+    tls = tls or ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
     settings = _Settings(runtime, tls, config, name, tickets, mode, early_data)
     host = ascii_host(host.strip("[]"))
     deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
     prepare = settings.sessions.resume(host, port, seconds_left(deadline), ticket)
     connection = dial(runtime, Connection, addresses, settings.configuration, name or host, deadline, prepare)
-    bracketed = f"[{host}]" if ":" in host else host
-    connection._authority = bracketed if port == 443 else f"{bracketed}:{port}"
+    connection._authority = join_authority(host, port)
     connection._timeout = limit
     try:
         if early_data:
@@ -260,7 +277,7 @@ class Session:
         early_data: bool = True,
     ) -> None:
         self.headers: dict[str, str] = {
-            **_DEFAULT_HEADERS,
+            **DEFAULT_HEADERS,
             **{k.lower(): v for k, v in (headers or {}).items()},
         }
         """Default fields; may be changed."""

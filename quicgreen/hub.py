@@ -293,6 +293,29 @@ class Runtime:
             if self._references == 0 and not self.engine.closed:
                 self._alive.ref = False
 
+    def wait_for(self, token: int, seconds: float) -> bool:
+        """`wait`, for at most so long; False when nothing came."""
+        entry = self.deadlines.add(seconds, lambda: self.answer(token))
+        try:
+            self.wait(token)
+            return entry[2] is not None
+        finally:
+            self.deadlines.cancel(entry)
+
+    def turn(self) -> None:
+        """Let the network have its turn now, without sleeping: what was said leaves, what came is
+        dispatched, and who is ready runs. (gevent's `sleep(0)` gives way to others only, a thousand times
+        before it looks at a descriptor.)"""
+        token = self.new_token()
+        self.hub.loop.run_callback(self._on_turn, token)
+        self.wait(token)
+
+    def _on_turn(self, token: int) -> None:
+        if not self.engine.closed:
+            self._on_prepare()
+            self._on_readable()
+        self.answer(token)
+
     def interrupt(self, token: int, exception: BaseException) -> bool:
         """Raise an exception in the greenlet that waits for this event, instead of the event. False when
         nobody waits for it (any more)."""

@@ -521,7 +521,11 @@ class Response(_Received):
     @property
     def text(self) -> str:
         """The body as text: in `encoding`, else the content-type's charset, else UTF-8."""
-        return self.read().decode(self.encoding or self._charset() or "utf-8", "replace")
+        return self.decode(self.read())
+
+    def decode(self, body: bytes) -> str:
+        """Bytes of the body as text, in the same way."""
+        return body.decode(self.encoding or self._charset() or "utf-8", "replace")
 
     def _charset(self) -> str | None:
         for parameter in (self.headers.get("content-type") or "").split(";")[1:]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TypedDict
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionStats:
-    """quiche's counters, by quiche's names, for a connection and its active path."""
+class ConnectionStats(TypedDict):
+    """quiche's counters, by quiche's names, for a connection and its active path: a plain dict."""
 
     recv: int
     """Packets received."""

@@ -120,7 +120,7 @@ def test_a_read_returns_what_is_there(pair: Pair) -> None:
 def test_readinto_writes_into_the_buffer_and_not_beyond(pair: Pair) -> None:
     pair.mine.write(b"abcdef")
     buffer = bytearray(b"....")
-    assert wait_until(lambda: pair.connection.stats().acked_bytes > 0)
+    assert wait_until(lambda: pair.connection.stats()["acked_bytes"] > 0)
     assert pair.theirs.readinto(memoryview(buffer)[1:3]) == 2
     assert buffer == b".ab."
     assert pair.theirs.readinto(bytearray(0)) == 0

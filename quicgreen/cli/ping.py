@@ -12,7 +12,6 @@ import argparse
 import itertools
 import math
 import time
-from typing import Any
 
 import gevent
 
@@ -160,10 +159,10 @@ class _Pinger:
         """Count what the connection sent and lost, and end it."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            stats: Any = connection.stats()
+            stats = connection.stats()
             if stats is not None:
-                self._packets[0] += stats.sent
-                self._packets[1] += stats.lost
+                self._packets[0] += stats["sent"]
+                self._packets[1] += stats["lost"]
             connection.close(timeout=None)
 
     # ---------------------------------------------------------------- the end

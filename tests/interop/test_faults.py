@@ -192,7 +192,7 @@ def test_a_server_that_is_killed_and_comes_back(
             running = gevent.spawn(response.read)
         else:
             running = gevent.spawn(connection.post, "/sink", data=endless(), timeout=20)
-            assert wait_until(lambda: connection.stats().sent_bytes > 20_000)
+            assert wait_until(lambda: connection.stats()["sent_bytes"] > 20_000)
         peer.kill()
         again = start_ours(port=peer.port)
         with failing(quicgreen.QuicConnectionException, "lost"):

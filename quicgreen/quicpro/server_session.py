@@ -1,0 +1,111 @@
+"""A server's session: the requests of one client, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .. import messages
+from ..connection import ServerConnection
+from ..exceptions import QuicConnectionException, error
+from ..websocket import WebSocketFile
+from .last_error import noted
+from .request import Request
+from .session import Session, milliseconds
+
+
+class ServerSession(Session):
+    """See `Session`; `Server.accept` gives one."""
+
+    connection: ServerConnection
+
+    def __init__(self, connection: ServerConnection) -> None:
+        super().__init__(connection)
+        self._next: messages.Request | None = None  # looked at, and not received yet
+
+    def _look(self, seconds: float | None) -> messages.Request | None:
+        """The next request, which stays; None when none came in time.
+
+        Raises:
+            QuicConnectionException: the session is over, and all that came was received."""
+        if self._next is None:
+            if self._closed:
+                self._check()
+            self._next = self.connection.accept_request(seconds)
+            if self._next is None and self.closed:
+                self._check()
+        return self._next
+
+    @noted
+    def receive_request(self, ms: float | None = None) -> Request | None:
+        """Wait for the next request of this session. None when none came in `ms` milliseconds; without them
+        it waits for as long as the session lives.
+
+        Raises:
+            QuicConnectionException, QuicTimeoutException: the session is over, and there is no other request.
+        """
+        request = self._look(milliseconds(ms, none=True))
+        if request is None:
+            return None
+        self._next = None
+        return Request(request, self)
+
+    receiveRequest = receive_request  # noqa: N815
+
+    def __iter__(self) -> Iterator[Request]:
+        """Requests, until the client has closed in order."""
+        while True:
+            try:
+                request = self.receive_request()
+            except QuicConnectionException as e:
+                if e.cause not in ("closed-by-peer", "closed-here"):
+                    raise
+                return
+            assert request is not None
+            yield request
+
+    @noted
+    def is_websocket(self, path: str | None = None, ms: float | None = None) -> bool:
+        """Does the next request ask for a WebSocket, at this path? It is waited for, and not consumed. False
+        also when none came: in `ms` milliseconds, or before the client left."""
+        try:
+            request = self._look(milliseconds(ms, none=True))
+        except QuicConnectionException:
+            return False
+        return request is not None and request.is_websocket and _is_at(request, path)
+
+    isWebSocket = is_websocket  # noqa: N815
+
+    @noted
+    def upgrade(self, path: str | None = None, **options: Any) -> WebSocketFile:
+        """Accept the WebSocket that the next request asks for, as a text file: `fwrite`, `fgets`, `feof`,
+        `fclose`, or its methods. Options as `quicgreen.websocket.accept`.
+
+        Raises:
+            QuicClientException: the next request asks for none, or for one at another path; it stays.
+            InvalidHandshake: it cannot be accepted, and was answered with 400.
+            QuicConnectionException: the session is over.
+        """
+        request = self._look(None)
+        assert request is not None
+        if not request.is_websocket or not _is_at(request, path):
+            raise error("state", f"{request.method} {request.path} asks for no WebSocket at {path}")
+        self._next = None
+        return request.accept_websocket(**options).makefile()
+
+    def _poll(self, seconds: float) -> None:
+        """Until a request is here."""
+        self._check()
+        if not seconds or self._next is not None:
+            self._runtime.turn()
+            return
+        deadline = time.monotonic() + seconds
+        self._next = self.connection.accept_request(max(0.0, deadline - time.monotonic()))
+        if self._next is None:
+            self._check()
+
+
+def _is_at(request: messages.Request, path: str | None) -> bool:
+    """Without a query in `path`, any query will do."""
+    return path is None or path in (request.path, request.path.partition("?")[0])

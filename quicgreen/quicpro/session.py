@@ -1,0 +1,107 @@
+"""A session, as both sides have it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..connection import BaseConnection
+from ..exceptions import error
+from .last_error import noted
+
+
+class Session:
+    """A QUIC connection and what is done on it. `quicpro_connect` and `Server.accept` give one.
+
+    Attributes:
+        connection: the connection below, for what is not said here.
+    """
+
+    connection: BaseConnection
+
+    def __init__(self, connection: BaseConnection) -> None:
+        self.connection = connection
+        self._runtime = connection._runtime
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """It is over, whoever ended it."""
+        return self._closed or self.connection.closed
+
+    @property
+    def alpn(self) -> str:
+        """The application protocol; "" while that is not agreed on."""
+        return self.connection.alpn
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """(ip, port) of the peer."""
+        return self.connection.remote_address
+
+    def _check(self) -> None:
+        if self._closed:
+            self._runtime.check("this session")
+            raise error("closed-here", "the session was closed", request_sent=False)
+        self.connection._check()
+
+    @noted
+    def poll(self, ms: float) -> bool:
+        """See `quicpro_poll`; raises where that returns False."""
+        seconds = milliseconds(ms)
+        assert seconds is not None
+        self._poll(seconds)
+        return True
+
+    def _poll(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    @noted
+    def stats(self) -> dict[str, Any]:
+        """See `quicpro_get_stats`."""
+        self._check()
+        counters = self.connection.stats()
+        if counters is None:
+            raise error("closed-here", "the session is over")
+        return {**counters}
+
+    @noted
+    def set_qlog_path(self, path: str | os.PathLike[str]) -> None:
+        """See `quicpro_set_qlog_path`."""
+        self._check()
+        self.connection.qlog(path)  # type: ignore[attr-defined]
+
+    @noted
+    def upgrade(self, path: str, **options: Any) -> Any:
+        """Open a WebSocket: see the two sides."""
+        raise NotImplementedError
+
+    @noted
+    def close(self) -> None:
+        """Close the session: what was written still reaches the peer, for which this waits a second at most.
+        Whoever waits on it gets QuicConnectionException. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._begin_close()
+        self.connection.close()
+
+    def _begin_close(self) -> None:
+        """What ends with the session."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'closed' if self.closed else self.alpn or 'connecting'}>"
+
+
+def milliseconds(ms: Any, *, none: bool = False) -> float | None:
+    """In seconds. None, where that is allowed, is for ever."""
+    if ms is None and none:
+        return None
+    if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not 0 <= ms < 1e12:
+        raise error("argument", f"a time is a number of milliseconds, not {ms!r}")
+    return ms / 1000
