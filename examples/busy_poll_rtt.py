@@ -13,6 +13,7 @@ import os
 import sys
 
 from _local import peer
+
 from quicgreen.quicpro import (
     quicpro_close,
     quicpro_connect,

@@ -12,6 +12,7 @@ import sys
 
 import certifi
 from _local import start
+
 from quicgreen.quicpro import (
     QuicConnectionException,
     QuicSocketException,

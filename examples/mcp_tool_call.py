@@ -14,6 +14,7 @@ from typing import Any
 
 from _local import peer
 from _mcp_errors import cut_off, mcp_errors, refused
+
 from quicgreen.quicpro import (
     quicpro_close,
     quicpro_connect,

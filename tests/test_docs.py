@@ -103,6 +103,8 @@ def answer(request: quicgreen.Request) -> None:
             ws.close(1000, "lift-off")
         for message in ws:
             ws.send(message)
+            if request.path == "/chat":  # ... which is about to close
+                ws.close(1000, "good night")
 
 
 def _free_port() -> int:

@@ -271,7 +271,9 @@ def test_async_server_answers_curl(certificate: Certificate) -> None:
             fresh=True,
             requests=[{"url": url + path} for path in paths],
         )
-    assert [answer.get("content") or answer for answer in told["answers"]] == [f"echo {path}\n" for path in paths]
+    assert [answer.get("content") or answer for answer in told["answers"]] == [
+        f"echo {path}\n" for path in paths
+    ]
 
 
 def test_async_server_serves_others_while_one_says_nothing(certificate: Certificate) -> None:
