@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import sys
-
 import gevent
-from _local import say_where
+from _local import say_where, where_to_serve
 
 import quicgreen
 from quicgreen.connection import ServerConnection
@@ -33,9 +31,9 @@ def handle(connection: ServerConnection) -> None:
 
 
 def main() -> None:
-    host, port, certfile, keyfile = sys.argv[1:]
+    host, port, certfile, keyfile = where_to_serve()
     files = {"certfile": certfile, "keyfile": keyfile}
-    with quicgreen.Server((host, int(port)), handle, sessions=True, **files) as server:
+    with quicgreen.Server((host, port), handle, sessions=True, **files) as server:
         say_where(server.server_host, server.server_port)
         server.serve_forever()
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from gevent.socket import wait_read
@@ -28,9 +28,28 @@ HERE = Path(__file__).resolve().parent
 
 def peer(script: str) -> tuple[str, int]:
     """HOST and PORT of the command line, or of `script`, started for this run."""
-    if len(sys.argv) > 1:
-        return sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 443
-    return start(script)
+    if len(sys.argv) == 1:
+        return start(script)
+    return sys.argv[1], _port(sys.argv[2] if len(sys.argv) > 2 else "443", "[HOST [PORT]]")
+
+
+def where_to_serve() -> tuple[str, int, str, str]:
+    """HOST, PORT, CERT and KEY of a server's command line."""
+    usage = "HOST PORT CERT KEY"
+    if len(sys.argv) != 5:
+        _exit(usage)
+    host, port, certfile, keyfile = sys.argv[1:]
+    return host, _port(port, usage), certfile, keyfile
+
+
+def _port(text: str, usage: str) -> int:
+    if not text.isdecimal():
+        _exit(usage)
+    return int(text)
+
+
+def _exit(usage: str) -> NoReturn:
+    sys.exit(f"usage: {sys.argv[0]} {usage}")
 
 
 def start(script: str) -> tuple[str, int]:
@@ -66,8 +85,8 @@ def say_where(host: str, port: int) -> None:
 
 def serve(handle: Callable[[quicgreen.Request], Any], **options: Any) -> None:
     """The whole of a script that serves: `script HOST PORT CERT KEY`."""
-    host, port, certfile, keyfile = sys.argv[1:]
-    server = quicgreen.Server((host, int(port)), handle, certfile=certfile, keyfile=keyfile, **options)
+    host, port, certfile, keyfile = where_to_serve()
+    server = quicgreen.Server((host, port), handle, certfile=certfile, keyfile=keyfile, **options)
     server.start()
     say_where(server.server_host, server.server_port)
     server.serve_forever()

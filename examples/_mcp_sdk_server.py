@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 
 from _calculator import calculate
-from _local import say_where
+from _local import say_where, where_to_serve
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from mcp.server.mcpserver import Context, MCPServer
@@ -33,9 +32,9 @@ async def calculator(expression: str, ctx: Context) -> str:
 
 
 def main() -> None:
-    host, port, certfile, keyfile = sys.argv[1:]
+    host, port, certfile, keyfile = where_to_serve()
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind((host, int(port)))
+    udp.bind((host, port))
     config = Config()
     config.bind = [f"{host}:0"]  # HTTP/1 and 2, which hypercorn insists on
     config.quic_bind = [f"fd://{udp.fileno()}"]

@@ -8,7 +8,8 @@ Why: one process serves thousands of clients at a time, each in a fiber that is 
 
 import sys
 
-from _local import say_where, start
+from _local import say_where, start, where_to_serve
+
 from quicgreen.quicpro import (
     Config,
     Fiber,
@@ -52,6 +53,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        serve(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+        serve(*where_to_serve())
     else:
         main()

@@ -8,6 +8,7 @@ invocations, so repeated calls skip the handshake.
 """
 
 from _local import peer
+
 from quicgreen.quicpro import (
     Session,
     quicpro_connect,
@@ -24,7 +25,8 @@ GLOBAL_SESS: Session | None = None
 
 def handler(event: dict[str, int]) -> str:
     global GLOBAL_SESS
-    if GLOBAL_SESS is None:
+    # It may have died while the container was frozen: one turn of the loop tells.
+    if GLOBAL_SESS is None or not quicpro_poll(GLOBAL_SESS, 0):
         GLOBAL_SESS = quicpro_connect(host, port)
     id = quicpro_send_request(GLOBAL_SESS, f"/data?id={event['id']}")
     while not (r := quicpro_receive_response(GLOBAL_SESS, id)):

@@ -9,7 +9,8 @@ budget caps the open chats at five, so the memory it takes is known.
 
 import sys
 
-from _local import say_where, start
+from _local import say_where, start, where_to_serve
+
 from quicgreen.quicpro import (
     Config,
     Fiber,
@@ -36,8 +37,7 @@ def handle(sess: Session) -> None:
     try:
         ws = sess.upgrade("/chat")
         while not feof(ws):
-            if line := fgets(ws):
-                fwrite(ws, line.upper())
+            fwrite(ws, fgets(ws).upper())
         fclose(ws)
         sess.close()
     finally:  # also when the client's network is gone
@@ -71,6 +71,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        serve(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+        serve(*where_to_serve())
     else:
         main()

@@ -12,7 +12,8 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import gevent
 import psutil
 import pytest
 from gevent.event import Event
-from helpers.examples import EXAMPLES, Example, Served, run
+from helpers.examples import EXAMPLES, Example, Served, answering, run
 from helpers.processes import Peer, run_client
-from support import hello, serving, wait_until
+from support import hello, wait_until
 
 import quicgreen
 from quicgreen.testing import Certificate
@@ -32,16 +33,8 @@ TESTS = Path(__file__).resolve().parent
 
 @pytest.fixture(autouse=True)
 def trusted(monkeypatch: pytest.MonkeyPatch, certificate: Certificate) -> None:
-    """By whom no server is started: who starts one makes his own certificate."""
+    """The tests' authority, by examples that start no server."""
     monkeypatch.setenv("SSL_CERT_FILE", certificate.ca_certs)
-
-
-@contextlib.contextmanager
-def answering(handle: Any, certificate: Certificate, **options: Any) -> Iterator[int]:
-    """A server of this process; gives its port."""
-    files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
-    with serving(handle, **files, **options) as server:
-        yield server.server_port
 
 
 class Together:
@@ -180,6 +173,26 @@ def test_faas_warm_start() -> None:
     """Three events, one connection."""
     answers = [json.loads(line) for line in run("faas_warm_start").splitlines()]
     assert answers == [{"id": str(n), "request_on_this_connection": n} for n in (1, 2, 3)]
+
+
+def test_faas_warm_start_replaces_a_session_that_died(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, load: Callable[[str], Any]
+) -> None:
+    """The server was restarted while the container was frozen."""
+    connections: list[tuple[str, int]] = []
+
+    def handle(request: quicgreen.Request) -> None:
+        connections.append(request.remote_address)
+        request.respond(200, None, request.path)
+
+    with answering(handle, certificate) as port:
+        monkeypatch.setattr(sys, "argv", ["faas_warm_start.py", "127.0.0.1", str(port)])
+        faas = load("faas_warm_start")
+        assert [faas.handler({"id": n}) for n in (1, 2)] == ["/data?id=1", "/data?id=2"]
+    with answering(handle, certificate, port=port):
+        assert [faas.handler({"id": n}) for n in (3, 4)] == ["/data?id=3", "/data?id=4"]
+        assert len(connections) == 4
+        faas.GLOBAL_SESS.close()
 
 
 def test_stats_and_qlog(certificate: Certificate, tmp_path: Path) -> None:

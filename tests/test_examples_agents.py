@@ -5,46 +5,23 @@ That something comes as it is made is shown without a clock: who makes it waits 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
-import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
-from helpers.examples import EXAMPLES, Example, Served, run
+from helpers.examples import Example, Served, answering, run
 from helpers.processes import Peer
-from support import PATIENCE_S, check_python_in_thread, new_session, serving, wait_until
+from support import PATIENCE_S, check_python_in_thread, new_session, wait_until
 
 import quicgreen
 from quicgreen.testing import Certificate
 
 
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch, certificate: Certificate) -> Iterator[Callable[[str], ModuleType]]:
-    """Examples as modules of this process, which trusts the tests' authority."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.setenv("SSL_CERT_FILE", certificate.ca_certs)
-    before = set(sys.modules)
-    yield lambda name: __import__(name)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(EXAMPLES)):
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def answering(handle: Any, certificate: Certificate, **options: Any) -> Iterator[int]:
-    """A server of this process; gives its port."""
-    files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
-    with serving(handle, **files, **options) as server:
-        yield server.server_port
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def trusted(monkeypatch: pytest.MonkeyPatch, certificate: Certificate) -> None:
     """The tests' authority, by examples that start no server."""
     monkeypatch.setenv("SSL_CERT_FILE", certificate.ca_certs)
@@ -72,9 +49,7 @@ def test_sse_chat_completion() -> None:
     assert run("sse_chat_completion") == "".join(TOKENS) + "\n"
 
 
-def test_sse_chat_completion_prints_each_token_before_the_next_is_made(
-    trusted: None, certificate: Certificate
-) -> None:
+def test_sse_chat_completion_prints_each_token_before_the_next_is_made(certificate: Certificate) -> None:
     """Tokens of several bytes each, cut anywhere on their way."""
     seen = Event()
     asked: list[Any] = []
@@ -103,7 +78,7 @@ def test_sse_chat_completion_prints_each_token_before_the_next_is_made(
     assert asked[0]["messages"] == [{"role": "user", "content": "Hello, who won the 2022 World Cup?"}]
 
 
-def test_sse_chat_completion_tells_a_refusal(trusted: None, certificate: Certificate) -> None:
+def test_sse_chat_completion_tells_a_refusal(certificate: Certificate) -> None:
     def handle(request: quicgreen.Request) -> None:
         request.respond(429, {"content-type": "application/json"}, b'{"error": {"message": "too many"}}')
 
@@ -118,7 +93,7 @@ def test_parallel_prompts() -> None:
     assert answers == [f"#{n - 1} → text {n} in short" for n in range(1, 11)]
 
 
-def test_ten_prompts_are_under_way_together(trusted: None, certificate: Certificate) -> None:
+def test_ten_prompts_are_under_way_together(certificate: Certificate) -> None:
     """Nobody is answered before all ten have asked."""
     prompts: list[str] = []
     all_here = Event()
@@ -148,7 +123,7 @@ def test_rag_websocket() -> None:
     assert "Albert Einstein" in lines[2]
 
 
-def test_rag_websocket_asks_both_on_one_socket(trusted: None, certificate: Certificate) -> None:
+def test_rag_websocket_asks_both_on_one_socket(certificate: Certificate) -> None:
     asked: list[list[str]] = []
 
     def handle(request: quicgreen.Request) -> None:
@@ -172,9 +147,7 @@ def test_mcp_tool_call() -> None:
     assert run("mcp_tool_call") == "Δ 1\nΔ 2\nΔ .\nΔ 0\n"
 
 
-def test_mcp_tool_call_prints_each_delta_before_the_next_is_made(
-    trusted: None, certificate: Certificate
-) -> None:
+def test_mcp_tool_call_prints_each_delta_before_the_next_is_made(certificate: Certificate) -> None:
     seen = Event()
 
     def handle(request: quicgreen.Request) -> None:
@@ -204,7 +177,9 @@ def test_what_a_tool_server_refuses(load: Callable[[str], Any], certificate: Cer
         assert call(load, port, "calculator", "sqrt(144)") == list("12.0")
         with pytest.raises(quicgreen.QuicErrorUnknownFrame, match=r"HTTP 404.*'calculater'"):
             call(load, port, "calculater", "1")
-        with pytest.raises(quicgreen.QuicTransportException, match=r"HTTP 422.*cannot be calculated") as caught:
+        with pytest.raises(
+            quicgreen.QuicTransportException, match=r"HTTP 422.*cannot be calculated"
+        ) as caught:
             call(load, port, "calculator", "__import__('os')")
         assert type(caught.value) is quicgreen.QuicTransportException
         with pytest.raises(quicgreen.QuicTransportException, match="HTTP 400") as caught:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
+from support import serving
+
+from quicgreen.testing import Certificate
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
@@ -108,10 +113,18 @@ def run(name: str, *arguments: object, status: int = 0, env: dict[str, str] | No
         return example.finish(status)
 
 
+@contextlib.contextmanager
+def answering(handle: Any, certificate: Certificate, port: int = 0, **options: Any) -> Iterator[int]:
+    """A server of this process for an example to ask; gives its port."""
+    files = {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
+    with serving(handle, ("127.0.0.1", port), **files, **options) as server:
+        yield server.server_port
+
+
 class Served:
     """An example that is a server, with a certificate of ours."""
 
-    def __init__(self, name: str, certificate: Any, host: str = "127.0.0.1") -> None:
+    def __init__(self, name: str, certificate: Certificate, host: str = "127.0.0.1") -> None:
         self.example = Example(name, host, 0, certificate.certfile, certificate.keyfile)
         try:
             said = self.example.read_until("\n").splitlines()[0]
