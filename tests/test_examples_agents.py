@@ -111,7 +111,38 @@ def test_ten_prompts_are_under_way_together(certificate: Certificate) -> None:
     assert answers == [f"#{n - 1} → SUMMARISE TEXT {n}" for n in range(1, 11)]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/chat/completions", "{", 400),
+        ("/v1/chat/completions", "[]", 400),
+        ("/v1/completions", "{}", 400),
+        ("/v1/nothing", "{}", 404),
+        ("/v1/chat/completions", '{"messages": []}', 200),
+    ],
+)
+def test_the_model_says_what_it_does_not_understand(
+    load: Callable[[str], Any], certificate: Certificate, path: str, body: str, status: int
+) -> None:
+    with answering(load("_llm").handle, certificate) as port, quicgreen.Session() as session:
+        response = session.post(f"https://127.0.0.1:{port}{path}", body)
+        assert response.status_code == status
+        assert response.json().keys() == ({"choices"} if status == 200 else {"error"})
+
+
 # ---------------------------------------------------------------- retrieval
+
+
+def test_the_retriever_says_what_it_does_not_understand(
+    load: Callable[[str], Any], certificate: Certificate
+) -> None:
+    with answering(load("_rag").handle, certificate, websocket=True) as port:
+        for bad in ("{", "[]", "{}"):
+            with quicgreen.websocket.connect(f"wss://127.0.0.1:{port}/chat") as ws:
+                ws.send(bad)
+                with pytest.raises(quicgreen.websocket.ConnectionClosed) as caught:
+                    ws.recv(timeout=PATIENCE_S)
+                assert caught.value.code == 1007
 
 
 def test_rag_websocket() -> None:
@@ -271,7 +302,7 @@ def test_what_goes_wrong_with_a_call_has_the_table_s_classes(
             assert type(caught.value) is quicgreen.QuicTransportException
             assert caught.value.code == quicgreen.QUIC_ERROR_TRANSPORT_ERROR
         heard: list[str] = []
-        call = gevent.spawn(mcp.call, "cut", {}, heard.append)
+        call = gevent.spawn(mcp.call, "wait", {}, heard.append)
         assert wait_until(lambda: heard, 20)
         mcp_server.kill()
         mcp._connection.close(timeout=None)  # what a middlebox, or an idle timeout, would do later

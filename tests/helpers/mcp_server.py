@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import os
 import socket
 
 import ready
@@ -32,13 +31,6 @@ async def wait(ctx: Context) -> str:
 async def go() -> str:
     gone.set()
     return "go"
-
-
-@tools.tool()
-async def cut(ctx: Context) -> str:
-    await ctx.report_progress(1, 2, "ready")
-    await asyncio.sleep(0.2)
-    os._exit(0)
 
 
 def main() -> None:
