@@ -40,7 +40,7 @@ class Example:
     def __init__(self, name: str, *arguments: object, env: dict[str, str] | None = None) -> None:
         self.text = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish()
-        environment = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1", **(env or {})}
+        environment = {**os.environ, "PYTHONWARNINGS": "error", **(env or {})}
         self.process = subprocess.Popen(
             [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
