@@ -41,6 +41,7 @@ class Example:
         self.text = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish()
         environment = {**os.environ, "PYTHONWARNINGS": "error", **(env or {})}
+        environment.pop("PYTHONUNBUFFERED", None)  # what is to be seen at once it has to flush
         self.process = subprocess.Popen(
             [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
