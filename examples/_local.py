@@ -92,12 +92,13 @@ def serve(handle: Callable[[quicgreen.Request], Any], **options: Any) -> None:
     server.serve_forever()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     wait_read(0)  # nothing is ever written: it is ready when the parent has gone
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
 if __name__ == "__main__":
     del sys.argv[0]
-    gevent.spawn(_end_with_parent)
+    gevent.spawn(_end_with_parent, Path(sys.argv[-1]).parent)
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -7,6 +7,7 @@ Why: fetch several pages or API endpoints at once in one process, to warm a cach
 """
 
 from _local import peer
+
 from quicgreen.quicpro import (
     Fiber,
     quicpro_close,

@@ -10,6 +10,7 @@ one.
 import json
 
 from _local import peer
+
 from quicgreen.quicpro import (
     Fiber,
     quicpro_close,

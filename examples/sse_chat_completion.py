@@ -10,6 +10,7 @@ import json
 import sys
 
 from _local import peer
+
 from quicgreen.quicpro import (
     quicpro_close,
     quicpro_connect,

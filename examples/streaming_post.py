@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 from _local import peer
+
 from quicgreen.quicpro import (
     quiche_h3_finish_body,
     quiche_h3_send_body_chunk,

@@ -78,8 +78,11 @@ def test_what_an_example_starts_does_not_outlive_it() -> None:
         example.read_until("heard 1")
         children = psutil.Process(example.process.pid).children()
         assert len(children) == 1
+        certificate = Path(children[0].cmdline()[-2])
+        assert certificate.is_file()
         example.kill(signal.SIGKILL)
         assert wait_until(lambda: not any(child.is_running() for child in children))
+        assert not certificate.parent.exists()
 
 
 # ---------------------------------------------------------------- clients
@@ -196,7 +199,9 @@ def test_faas_warm_start_replaces_a_session_that_died(
 
 
 def test_stats_and_qlog(certificate: Certificate, tmp_path: Path) -> None:
-    assert re.search(r"^rtt: [1-9]\d*$", run("stats_and_qlog"), re.MULTILINE)
+    said = run("stats_and_qlog", env={"TMPDIR": str(tmp_path)})
+    assert re.search(r"^rtt: [1-9]\d*$", said, re.MULTILINE)
+    assert re.search(rf"^{tmp_path}/.*/example.qlog: [1-9]\d* bytes$", said, re.MULTILINE)
     path = tmp_path / "example.qlog"
     with answering(hello, certificate) as port:
         run("stats_and_qlog", "127.0.0.1", port, path)
