@@ -28,6 +28,8 @@ HEADERS = [
     CEXT / "include" / "quicgreen_sessions.h",
     CEXT / "include" / "quicgreen_ws.h",
     CEXT / "python" / "arena_cache.h",
+    CEXT / "python" / "engine_calls.h",
+    CEXT / "python" / "frame_calls.h",
 ]
 BEGIN, END = "/* ---- cdef ---- */", "/* ---- end of cdef ---- */"
 MACHINES = {"x86_64", "aarch64"}

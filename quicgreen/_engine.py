@@ -4,8 +4,8 @@ Rules
 1. An `Engine` is one thread's; the layer above (`hub`) sees to that.
 2. What the engine returns is a count or a negative result code; nothing here raises for a code that a
    peer or a moment can cause. `hub` and `connection` turn codes into exceptions.
-3. Submissions are plain memory: they cost no C call, and C calls drop the GIL. The engine takes them, in
-   order, at every C call; `drain`, `flush` and all others leave the arena empty.
+3. Submissions are plain memory, and what is called for each request or message does not go through cffi,
+   which drops the GIL (`engine_calls.h`). The engine takes submissions, in order, at every call.
 4. Whoever gives C something to do sets `dirty`, so that the turn ends with a flush.
 5. Memory: `events`, `arena` and the submission buffers belong to the engine and die with `close`. An
    event's bytes live until the next `drain`; `take` copies them.
@@ -16,11 +16,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from errno import ENOMEM
+from typing import Any, NoReturn
 
 from ._contexts import Configuration, Keys
 from ._core import ffi, lib
-from .exceptions import error
+from .exceptions import QuicException, error
 
 Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 """An event: type, flags, status, token, conn, stream, code, offset, path_len, head_len, body_len, value
@@ -29,15 +30,7 @@ Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 TYPE, FLAGS, STATUS, TOKEN, CONN, STREAM, CODE, OFFSET, PATH_LEN, HEAD_LEN, BODY_LEN, VALUE = range(12)
 
 _EVENT = struct.Struct("<HHIQQQQIIIIQ")
-_SUBMISSION = struct.Struct("<HHIQQQQQII8x")
 assert _EVENT.size == ffi.sizeof("qg_event")
-assert _SUBMISSION.size == ffi.sizeof("qg_submission")
-_pack_submission = _SUBMISSION.pack_into
-_pack_response = struct.Struct("<HHIQQ24xII8x").pack_into
-"""A submission without token, timeout and code, which become 0."""
-
-_BYTES = ffi.typeof("uint8_t[]")
-"""Looked up once: by its name it would be at each call."""
 
 CONNECTED: int = lib.QG_EVENT_CONNECTED
 ACCEPTED: int = lib.QG_EVENT_ACCEPTED
@@ -168,13 +161,16 @@ def format_address(address: Any) -> tuple[str, int]:
     return (ffi.string(text).decode(), int(port)) if port >= 0 else ("", 0)
 
 
+def _closed(*arguments: object) -> NoReturn:
+    raise error("closed-here", "its engine was closed")
+
+
 class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_buffer", "_call", "_capacity", "_code", "_conn", "_events", "_flags", "_mark", "_memory",
-        "_next", "_out", "_out_size", "_pointer", "_ring", "_stream", "_used", "arena", "closed", "dirty",
-        "fd", "pid",
+        "_buffer", "_call", "_conn", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena",
+        "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
     )  # fmt: skip
 
     def __init__(self, on_dirty: Callable[[], None], *, keys: Keys | None = None) -> None:
@@ -199,14 +195,15 @@ class Engine:
         lib.qg_engine_memory_of(pointer, memory)
         self._events = ffi.buffer(memory.events, options.events * _EVENT.size)
         self.arena = ffi.buffer(memory.event_arena, options.event_bytes)
-        self._ring = memoryview(ffi.buffer(memory.submissions, options.submissions * _SUBMISSION.size))
-        self._out = memoryview(ffi.buffer(memory.submission_arena, options.submission_bytes))
-        self._out_size: int = options.submission_bytes
-        self._capacity: int = options.submissions * _SUBMISSION.size
-        self._next = 0  # byte offset of the next submission
-        self._used = 0  # bytes of the submission arena
-        self._code = ffi.new("uint64_t *")
-        self._flags = ffi.new("uint32_t *")
+        functions: dict[str, Callable[..., Any]] = {}
+        if lib.qg_engine_calls(pointer, options, id(functions)) < 0:
+            lib.qg_engine_free(pointer)
+            raise error("engine", os.strerror(ENOMEM), errno=ENOMEM)
+        self._submit = functions["submit"]
+        self.respond = functions["respond"]
+        self.stream_read = functions["stream_read"]
+        self.stream_read_on = functions["stream_read_on"]
+        self.stream_write = functions["stream_write"]
         self._conn = ffi.new("uint64_t *")
         self._stream = ffi.new("uint64_t *")
 
@@ -217,6 +214,7 @@ class Engine:
         if not self.closed:
             pointer = self._pointer
             self._forget()
+            self.stream_read = self.stream_read_on = self.stream_write = _closed
             self._pointer = self._memory = None
             lib.qg_engine_free(pointer)
 
@@ -229,26 +227,23 @@ class Engine:
     def _forget(self) -> None:
         self.closed = True
         # A late use is an error of Python's, not a read of freed memory.
-        self._ring = self._out = memoryview(b"")
+        self._submit = self.respond = _closed
         self._events = self.arena = b""
 
     # ---------------------------------------------------------------- turns
 
     def drain(self) -> int:
         """Read the network; returns the number of events, `DRAIN_MORE` added."""
-        self._used = 0
         self.touch()
         return int(lib.qg_engine_drain(self._pointer))
 
     def flush(self) -> int:
         """Send everything; returns the number of events in the ring, those of the last drain included."""
-        self._used = 0
         self.dirty = False
         return int(lib.qg_engine_flush(self._pointer))
 
     def settle(self) -> int:
         """Take the submissions; returns the number of events in the ring, as `flush`."""
-        self._used = 0
         return int(lib.qg_engine_submit(self._pointer))
 
     def records(self, start: int, end: int) -> Iterator[Record]:
@@ -291,47 +286,19 @@ class Engine:
         Raises:
             QuicClientException: the head is larger than the arena, a megabyte.
         """
-        n, m = len(head), len(body)
-        used = self._used
-        end = used + n + m
-        if end > self._out_size:
-            if n + m > self._out_size:
-                raise error("argument", f"a head of {n} bytes cannot be sent")
-            lib.qg_engine_submit(self._pointer)
-            used, end = 0, n + m
-        if end > used:
-            self._out[used:end] = head + body if m else head
-            self._used = end
-        at = self._next
-        ring = self._ring
-        if ring[at]:  # the oldest submission still stands here: the ring is full
-            lib.qg_engine_submit(self._pointer)
-        _pack_submission(ring, at, op, flags, used, conn, stream, token, timeout_us, code, n, m)
-        at += 64
-        self._next = at if at < self._capacity else 0
+        if not self._submit(op, flags, conn, stream, token, timeout_us, code, head, body):
+            raise self.head_too_large(head)
         if not self.dirty:
             self.dirty = True
             self._mark()
 
-    def respond(self, flags: int, conn: int, stream: int, head: bytes, body: bytes) -> None:
-        """`submit` for the answers of a server, which are most of what is submitted: shorter by the fields
-        that they do not have."""
-        used = self._used
-        ring = self._ring
-        at = self._next
-        n, m = len(head), len(body)
-        end = used + n + m
-        if end > self._out_size or ring[at]:
-            self.submit(OP_RESPOND, flags, conn, stream, 0, 0, 0, head, body)
-            return
-        self._out[used:end] = head + body if m else head
-        self._used = end
-        _pack_response(ring, at, OP_RESPOND, flags, used, conn, stream, n, m)
-        at += 64
-        self._next = at if at < self._capacity else 0
-        if not self.dirty:
-            self.dirty = True
-            self._mark()
+    def send_head(self, flags: int, conn: int, stream: int, head: bytes) -> None:
+        """An answer's head; raises as `submit`."""
+        self.submit(OP_RESPOND, flags, conn, stream, 0, 0, 0, head, b"")
+
+    def head_too_large(self, head: bytes) -> QuicException:
+        """What to raise when `respond` returns False."""
+        return error("argument", f"a head of {len(head)} bytes cannot be sent")
 
     def reset(self, conn: int, stream: int, code: int) -> None:
         self.submit(OP_RESET, 0, conn, stream, 0, 0, code, b"", b"")
@@ -423,14 +390,12 @@ class Engine:
 
     def resume(self, conn: int, ticket: bytes, early: bool) -> int:
         """Before anything was sent: take up a session."""
-        self._used = 0
         return int(lib.qg_conn_resume(self._pointer, conn, ticket, len(ticket), early))
 
     def session_info(self, conn: int) -> dict[str, Any]:
         """is_resumed, in_early_data, early_data (True: accepted, False: refused, None: none was sent) and
         why it was refused; {} when the connection is gone."""
         info = ffi.new("qg_session_info *")
-        self._used = 0
         if lib.qg_session_info_of(self._pointer, conn, info) < 0:
             return {}
         known = info.early_data != lib.QG_EARLY_NONE
@@ -442,18 +407,15 @@ class Engine:
         }
 
     def conn_close(self, conn: int, app: bool, code: int, reason: bytes) -> int:
-        self._used = 0
         self.touch()
         return int(lib.qg_conn_close(self._pointer, conn, app, code, reason, len(reason)))
 
     def conn_finish(self, conn: int, timeout_us: int) -> int:
-        self._used = 0
         self.touch()
         return int(lib.qg_conn_finish(self._pointer, conn, timeout_us))
 
     def conn_info(self, conn: int) -> dict[str, Any] | None:
         info = ffi.new("qg_conn_info *")
-        self._used = 0
         if lib.qg_conn_info_of(self._pointer, conn, info) < 0:
             return None
         return {
@@ -473,14 +435,12 @@ class Engine:
 
     def conn_stats(self, conn: int) -> dict[str, int] | None:
         stats = ffi.new("qg_conn_stats *")
-        self._used = 0
         if lib.qg_conn_stats_of(self._pointer, conn, stats) < 0:
             return None
         return {name: getattr(stats, name) for name, _ in ffi.typeof("qg_conn_stats").fields}
 
     def peer_cert(self, conn: int) -> bytes | None:
         out = ffi.new("uint8_t[]", 65536)
-        self._used = 0
         n = lib.qg_conn_peer_cert(self._pointer, conn, out, 65536)
         return bytes(ffi.buffer(out, n)) if n > 0 else None
 
@@ -488,7 +448,6 @@ class Engine:
 
     def open_stream(self, conn: int, bidi: bool, token: int, timeout_us: int) -> tuple[int, int]:
         """(0, stream id) or (result code, 0)."""
-        self._used = 0
         self.touch()
         rc = int(lib.qg_stream_open(self._pointer, conn, bidi, token, timeout_us, self._stream))
         return rc, self._stream[0] if rc == 0 else 0
@@ -497,7 +456,6 @@ class Engine:
         self, conn: int, head: bytes, flags: int, token: int, timeout_us: int
     ) -> tuple[int, int]:
         """(0, stream id) or (result code, 0)."""
-        self._used = 0
         self.touch()
         rc = int(
             lib.qg_stream_request(self._pointer, conn, head, len(head), flags, token, timeout_us,
@@ -506,7 +464,6 @@ class Engine:
         return rc, self._stream[0] if rc == 0 else 0
 
     def await_response(self, conn: int, stream: int, token: int, timeout_us: int) -> int:
-        self._used = 0
         self.touch()
         return int(lib.qg_stream_await_response(self._pointer, conn, stream, token, timeout_us))
 
@@ -514,45 +471,32 @@ class Engine:
         self, conn: int, stream: int, buffer: Any, token: int, timeout_us: int
     ) -> tuple[int, int, int]:
         """(bytes or result code, flags, the peer's code)."""
-        self._used = 0
         self.touch()
-        target = ffi.from_buffer(_BYTES, buffer, True)
-        n = lib.qg_stream_read(
-            self._pointer, conn, stream, target, len(target), token, timeout_us, self._flags, self._code
-        )
-        ffi.release(target)
-        return n, self._flags[0], self._code[0]
+        result: tuple[int, int, int] = self.stream_read(conn, stream, buffer, token, timeout_us)
+        return result
 
     def write(
         self, conn: int, stream: int, data: Any, flags: int, token: int, timeout_us: int
     ) -> tuple[int, int]:
         """(bytes taken or result code, the peer's code). `data`: bytes, or any contiguous buffer."""
-        self._used = 0
         self.touch()
-        source = data if data.__class__ is bytes else ffi.from_buffer("uint8_t[]", data)
-        n = lib.qg_stream_write(
-            self._pointer, conn, stream, source, len(data), flags, token, timeout_us, self._code
-        )  # fmt: skip
-        return n, self._code[0]
+        result: tuple[int, int] = self.stream_write(conn, stream, data, flags, token, timeout_us)
+        return result
 
     def send_trailers(self, conn: int, stream: int, head: bytes) -> int:
-        self._used = 0
         self.touch()
         return int(lib.qg_stream_send_trailers(self._pointer, conn, stream, head, len(head)))
 
     def trailers(self, conn: int, stream: int) -> bytes:
         """Field lines as in an event; b"" when there are none."""
         out = ffi.new("uint8_t[]", 1 << 18)
-        self._used = 0
         n = lib.qg_stream_trailers(self._pointer, conn, stream, out, 1 << 18)
         return bytes(ffi.buffer(out, n)) if n > 0 else b""
 
     def unwait(self, conn: int, stream: int, token: int) -> int:
-        self._used = 0
         return int(lib.qg_stream_unwait(self._pointer, conn, stream, token))
 
     def shutdown(self, conn: int, stream: int, sides: int, code: int) -> int:
-        self._used = 0
         self.touch()
         return int(lib.qg_stream_shutdown(self._pointer, conn, stream, sides, code))
 

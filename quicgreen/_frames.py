@@ -6,7 +6,9 @@ time, in any thread. Received bytes are unmasked where they lie, and copied once
 
 from __future__ import annotations
 
-import struct
+import os
+from collections.abc import Callable
+from errno import ENOMEM
 from typing import Any
 
 from ._core import ffi, lib
@@ -26,19 +28,9 @@ MESSAGE_START: int = lib.QG_WS_MESSAGE_START
 WHOLE = MESSAGE_START | MESSAGE_END | FRAME_END
 """Flags of a message that came as one piece."""
 
-_KEPT: int = lib.QG_WS_KEPT
-_FIN: int = lib.QG_WS_FIN
-_MASK: int = lib.QG_WS_MASK
-
-_STATE_SIZE: int = ffi.sizeof("qg_ws_reader")
-_CONTROL: int = ffi.offsetof("qg_ws_reader", "control")
+FIN: int = lib.QG_WS_FIN
+MASK: int = lib.QG_WS_MASK
 _BYTES = ffi.typeof("uint8_t[]")
-_READER = ffi.typeof("qg_ws_reader *")
-_first = struct.Struct("=IIIIIIII").unpack_from
-"""What a call came to: count, used, error, closed; and its first piece: offset, length, opcode, flags."""
-_PIECE = struct.Struct("=IIII")
-_PIECES: int = ffi.offsetof("qg_ws_reader", "pieces")
-assert (_PIECES, _PIECE.size) == (16, ffi.sizeof("qg_ws_piece"))
 
 Piece = tuple[int, int, bytes]
 """opcode, flags, payload."""
@@ -68,14 +60,15 @@ class FrameReader:
         rsv1: an extension uses the bit RSV1 of messages.
     """
 
-    __slots__ = ("_reader", "_state")
+    __slots__ = ("take",)
 
     def __init__(self, *, is_server: bool, rsv1: bool = False) -> None:
-        # Its fields are read by `struct`, which is quicker than cffi's way to them.
-        self._state = bytearray(_STATE_SIZE)
-        self._reader = ffi.from_buffer(_READER, self._state)
+        functions: dict[str, Any] = {}
         flags = (lib.QG_WS_SERVER if is_server else 0) | (RSV1 if rsv1 else 0)
-        lib.qg_ws_reader_init(self._reader, flags)
+        if lib.qg_frame_reader(flags, id(functions)) < 0:
+            raise error("engine", os.strerror(ENOMEM), errno=ENOMEM)
+        self.take: Callable[[bytearray | memoryview, int], Any] = functions["feed"]
+        """`feed`, but instead of raising it returns what a `FrameError` is made of: (pieces, code, text)."""
 
     def feed(self, buffer: bytearray | memoryview, n: int) -> list[Piece]:
         """Take the first `n` bytes of `buffer`, which are unmasked in place.
@@ -88,37 +81,14 @@ class FrameReader:
         Raises:
             FrameError: now, and at every later call.
         """
-        data = ffi.from_buffer(_BYTES, buffer, True)
-        if n > len(data):
-            raise error("argument", f"{n} bytes of a buffer of {len(data)}")
-        state = self._state
-        view = memoryview(buffer)
-        lib.qg_ws_feed(self._reader, data, 0, n)
-        count, used, code, _, offset, length, opcode, flags = _first(state)
-        if used == n and not code:  # most often
-            if count == 1 and flags < _KEPT:
-                return [(opcode, flags, bytes(view[offset : offset + length]))]
-            if count == 0:
-                return []
-        pieces: list[Piece] = []
-        while True:
-            for offset, length, opcode, flags in _PIECE.iter_unpack(
-                state[_PIECES : _PIECES + count * _PIECE.size]
-            ):
-                if flags & _KEPT:
-                    payload = bytes(state[_CONTROL : _CONTROL + length])
-                else:
-                    payload = bytes(view[offset : offset + length])
-                pieces.append((opcode, flags & ~_KEPT, payload))
-            if code:
-                text = ffi.string(self._reader.problem).decode()
-                ffi.release(data)  # a traceback shall not hold the caller's buffer
-                view.release()
-                raise FrameError(code, text, pieces)
-            if used == n:
-                return pieces
-            lib.qg_ws_feed(self._reader, data, used, n)
-            count, used, code, *_ = _first(state)
+        if not 0 <= n <= len(buffer):
+            raise error("argument", f"{n} bytes of a buffer of {len(buffer)}")
+        found = self.take(buffer, n)
+        if found.__class__ is tuple:
+            pieces, code, text = found
+            raise FrameError(code, text, pieces)
+        pieces_found: list[Piece] = found
+        return pieces_found
 
 
 def build_frame(
@@ -129,15 +99,24 @@ def build_frame(
     Raises:
         QuicClientException: no such opcode, or a control frame that is long, fragmented or has RSV1.
     """
-    flags = (_FIN if fin else 0) | (RSV1 if rsv1 else 0) | (_MASK if mask else 0)
-    length = len(payload)
-    # A new object that nobody else has seen yet may be written to: one copy less. It has two bytes or
-    # more; shorter ones are Python's own, and shared.
-    frame = bytes(lib.qg_ws_frame_size(length, flags))
-    data: Any = payload if type(payload) is bytes else ffi.from_buffer(_BYTES, payload)
-    if lib.qg_ws_build(opcode, flags, data, length, frame) < 0:
-        raise error("argument", f"no frame has opcode {opcode}, fin={fin}, rsv1={rsv1} and {length} bytes")
+    flags = (FIN if fin else 0) | (RSV1 if rsv1 else 0) | (MASK if mask else 0)
+    frame: bytes | None = build(opcode, flags, payload)
+    if frame is None:
+        raise error(
+            "argument", f"no frame has opcode {opcode}, fin={fin}, rsv1={rsv1} and {len(payload)} bytes"
+        )
     return frame
+
+
+def _builder() -> Callable[[int, int, bytes | memoryview], bytes | None]:
+    functions: dict[str, Any] = {}
+    lib.qg_frame_builder(id(functions))
+    builder: Callable[[int, int, bytes | memoryview], bytes | None] = functions["build"]
+    return builder
+
+
+build = _builder()
+"""build(opcode, flags, payload): `build_frame` by its flags, or None when there is no such frame."""
 
 
 class Utf8:

@@ -252,9 +252,9 @@ class Request(_Received):
                         else:
                             declared = fields.length_of(item[1])
                 head += line
+        record = self._record
         if body.__class__ is str:
             body = body.encode()
-        record = self._record
         if body.__class__ is bytes:
             size = len(body)
             if size <= INLINE_MAX and declared is None:
@@ -265,7 +265,10 @@ class Request(_Received):
                 self._answered = 2
                 if record[STATUS] == _HEAD:
                     body = b""
-                engine.respond(flags, record[CONN], record[STREAM], head, body)
+                if not engine.respond(flags, record[CONN], record[STREAM], head, body):
+                    raise engine.head_too_large(head)
+                if not engine.dirty:
+                    engine.touch()
                 return
         self._respond_in_pieces(status, head, flags, declared, body)
 
@@ -339,7 +342,7 @@ class Request(_Received):
 
     def _send_head(self, flags: int, head: bytes) -> None:
         record = self._record
-        self._engine.respond(flags, record[CONN], record[STREAM], head, b"")
+        self._engine.send_head(flags, record[CONN], record[STREAM], head)
 
     # ---------------------------------------------------------------- for the server
 

@@ -16,6 +16,7 @@ from quicgreen import (
     ClientTls,
     QuicClientException,
     QuicConfiguration,
+    QuicConnectionException,
     _engine,
 )
 from quicgreen import fields as field_lines
@@ -143,14 +144,10 @@ def test_a_stale_module_is_an_import_error_that_says_what_to_do() -> None:
     assert re.search(r"is of ABI 0, the package needs \d+: rebuild it", out)
 
 
-@pytest.mark.parametrize(
-    ("record", "packed"), [("qg_event", _engine._EVENT), ("qg_submission", _engine._SUBMISSION)]
-)
-def test_records_are_64_bytes_and_laid_out_as_in_c(record: str, packed: struct.Struct) -> None:
-    assert packed.size == ffi.sizeof(record) == 64
-    codes = packed.format.lstrip("<").replace("8x", "Q")  # the spare
-    sizes = [struct.calcsize(c) for c in codes]
-    fields = ffi.typeof(record).fields
+def test_events_are_64_bytes_and_laid_out_as_in_c() -> None:
+    assert _engine._EVENT.size == ffi.sizeof("qg_event") == 64
+    sizes = [struct.calcsize(c) for c in _engine._EVENT.format.lstrip("<")]
+    fields = ffi.typeof("qg_event").fields
     assert [f.offset for _, f in fields] == [sum(sizes[:i]) for i in range(len(sizes))]
     assert [ffi.sizeof(f.type) for _, f in fields] == sizes
 
@@ -237,7 +234,7 @@ def test_a_late_use_is_an_error_and_not_a_read_of_freed_memory() -> None:
     for name, use in uses.items():
         try:
             use()
-        except (TypeError, AttributeError, IndexError):
+        except (TypeError, AttributeError, QuicConnectionException):
             continue
         pytest.fail(name)
     assert list(pair.client.engine.records(0, 5)) == []
@@ -259,7 +256,7 @@ def test_an_engine_left_behind_by_a_fork_closes_its_descriptors_and_says_so() ->
     assert uses["conn_info"]() is None
     assert uses["conn_stats"]() is None
     assert engine.counters()["connections"] == 1
-    with pytest.raises(IndexError):
+    with pytest.raises(QuicConnectionException, match="its engine was closed"):
         uses["submit"]()
 
 
@@ -433,6 +430,52 @@ def test_a_head_beyond_the_arena_is_refused_and_the_next_one_goes(pair: Pair) ->
         pair.client.engine.submit(_engine.OP_REQUEST, _engine.FIN, conn, 0, 1, 0, 0, bytes(2 << 20), b"")
     pair.client.engine.submit(_engine.OP_REQUEST, _engine.FIN, conn, 0, 2, 0, 0, head(), b"")
     serve_all(pair, {2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ((), TypeError),
+        ((1, 2, 3, b"", b"", 0), TypeError),
+        (("1", 2, 3, b"", b""), TypeError),
+        ((1, -2, 3, b"", b""), OverflowError),
+        ((1, 1 << 64, 3, b"", b""), OverflowError),
+        ((1, 2, 3, "text", b""), TypeError),
+        ((1, 2, 3, b"", bytearray(1)), TypeError),
+    ],
+)
+def test_what_is_no_answer_is_not_submitted(
+    pair: Pair, arguments: tuple[Any, ...], wrong: type[Exception]
+) -> None:
+    with pytest.raises(wrong):
+        pair.server.engine.respond(*arguments)
+    with pytest.raises(wrong):
+        pair.server.engine._submit(1, *arguments[:3], 0, 0, 0, *arguments[3:])
+    pair.connect()  # the ring is as it was
+
+
+def test_what_is_no_buffer_is_not_read_or_written(pair: Pair) -> None:
+    conn = pair.connect()
+    engine = pair.client.engine
+    for read in (engine.stream_read, engine.stream_read_on):
+        for buffer in (b"", "text", memoryview(b"read-only"), memoryview(bytearray(8))[::2]):
+            with pytest.raises((TypeError, BufferError)):
+                read(conn, 0, buffer, 1, 0)
+        with pytest.raises(OverflowError):
+            read(-1, 0, bytearray(1), 1, 0)
+        with pytest.raises(TypeError, match="wrong number of arguments"):
+            read(conn, 0, bytearray(1), 1)
+    for data in ("text", 5, memoryview(bytes(8))[::2]):
+        with pytest.raises((TypeError, BufferError)):
+            engine.stream_write(conn, 0, data, 0, 1, 0)
+    with pytest.raises(TypeError, match="wrong number of arguments"):
+        engine.stream_write(conn, 0, b"")
+
+
+def test_an_answer_beyond_the_arena_is_not_taken(pair: Pair) -> None:
+    assert pair.server.engine.respond(0, 1, 0, bytes(1 << 20), b"")
+    assert not pair.server.engine.respond(0, 1, 0, bytes(1 << 20), b"x")
+    pair.connect()
 
 
 def test_a_submission_for_what_is_gone_is_dropped_or_answered(pair: Pair) -> None:

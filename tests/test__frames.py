@@ -419,8 +419,14 @@ def test_buffers_that_will_not_do() -> None:
         reader.feed(bytearray(6), 7)
     with pytest.raises((BufferError, ValueError, TypeError)):
         reader.feed(b"\x81\x80\0\0\0\0", 6)  # type: ignore[arg-type]  # could not be unmasked
-    with pytest.raises(OverflowError):
+    with pytest.raises(QuicClientException, match="-1 bytes of a buffer of 6"):
         reader.feed(bytearray(6), -1)
+    for n in (7, -1):
+        with pytest.raises(ValueError, match=f"{n} bytes of a buffer of 6"):
+            reader.take(bytearray(6), n)
+    for arguments in ((), (bytearray(6),), (bytearray(6), "6"), ("text", 1)):
+        with pytest.raises(TypeError):
+            reader.take(*arguments)
 
 
 def test_frames_are_objects_of_their_own() -> None:

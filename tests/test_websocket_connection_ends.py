@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 from helpers.rooms import Room
-from support import PATIENCE_S, OnPurposeError, counters, reported, serving, url_of, wait_until
+from support import PATIENCE_S, OnPurposeError, counters, new_session, reported, serving, url_of, wait_until
 
 import quicgreen
 from quicgreen.websocket import (
@@ -63,6 +63,31 @@ def test_both_may_close_at_once(room: Room) -> None:
     )
     assert (ws.close_code, theirs.close_code) == (1001, 1000)
     assert isinstance(end_of(ws), ConnectionClosedOK)
+
+
+def test_a_close_that_the_peer_will_not_hear_waits_for_nothing() -> None:
+    done = Event()
+
+    def deaf(request: quicgreen.Request) -> None:
+        stream = request.start_response(200)
+        stream.stop()
+        done.wait(PATIENCE_S)
+        stream.reset()
+
+    with serving(deaf, websocket=True) as server, new_session() as session:
+        ws = session.websocket(url_of(server).replace("https", "wss"), close_timeout=PATIENCE_S)
+        gevent.sleep(0.1)
+        with pytest.raises(ConnectionClosed):
+            until_refused(ws)
+        gevent.spawn(ws.close).get(timeout=PATIENCE_S / 2)
+        done.set()
+        assert ws.close_code == 1006
+
+
+def until_refused(ws: WebSocket) -> None:
+    for _ in range(100):
+        ws.send("anybody there?")
+        gevent.sleep(0.01)
 
 
 def test_what_came_before_a_close_is_received(room: Room) -> None:

@@ -540,6 +540,13 @@ int64_t qg_stream_read(qg_engine *engine, uint64_t conn, uint64_t stream, uint8_
                        size_t capacity, uint64_t token, uint64_t timeout_us, uint32_t *flags,
                        uint64_t *code);
 
+/* qg_stream_read as often as there is something: when nothing is left the wait is armed too, and
+ * QG_MORE stands in *flags. Without it, QG_FIN and an error, `capacity` was full. What went wrong after some
+ * bytes is said at the next call. */
+int64_t qg_stream_read_on(qg_engine *engine, uint64_t conn, uint64_t stream, uint8_t *out,
+                          size_t capacity, uint64_t token, uint64_t timeout_us, uint32_t *flags,
+                          uint64_t *code);
+
 /* Offer body bytes (RAW: stream bytes). Returns how many were taken; QG_FIN in `flags` counts only
  * when all were. `data` is not kept. QG_AGAIN; QG_STOPPED with *code. */
 int64_t qg_stream_write(qg_engine *engine, uint64_t conn, uint64_t stream, const uint8_t *data,

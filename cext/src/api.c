@@ -400,6 +400,26 @@ int64_t qg_stream_read(qg_engine *e, uint64_t conn_id, uint64_t id, uint8_t *out
     return n;
 }
 
+int64_t qg_stream_read_on(qg_engine *e, uint64_t conn, uint64_t id, uint8_t *out, size_t capacity,
+                          uint64_t token, uint64_t timeout_us, uint32_t *flags, uint64_t *code) {
+    size_t total = 0;
+    for (;;) {
+        int64_t n = qg_stream_read(e, conn, id, out + total, capacity - total, token, timeout_us,
+                                   flags, code);
+        if (n < 0 && total > 0) {
+            *flags = n == QG_AGAIN ? QG_MORE : 0;
+            return (int64_t)total;
+        }
+        if (n < 0) {
+            return n;
+        }
+        total += (size_t)n;
+        if ((*flags & QG_FIN) || total == capacity) {
+            return (int64_t)total;
+        }
+    }
+}
+
 int64_t qg_stream_write(qg_engine *e, uint64_t conn_id, uint64_t id, const uint8_t *data,
                         size_t len, uint32_t flags, uint64_t token, uint64_t timeout_us,
                         uint64_t *code) {

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import Event
 
 from .. import _engine
-from .._engine import AGAIN, FIN, STATUS, STREAM_ERROR, TOKEN, TYPE
-from .._frames import BINARY, TEXT
+from .._engine import AGAIN, FIN, MORE, STATUS, STREAM_ERROR, TOKEN, TYPE
+from .._frames import TEXT
 from ..exceptions import QuicException, error
 from ..headers import Headers
+from ..hub import thread_id
 from ..stream import H3_REQUEST_CANCELLED
 from .exceptions import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, ConnectionClosed
 from .outbox import Outbox
 from .pings import Pings, control_payload
-from .protocol import Piece, Protocol, State
+from .protocol import OPEN, Data, Piece, Protocol, State, encode
 
 if TYPE_CHECKING:
     from ..hub import Runtime
@@ -41,8 +42,6 @@ _READ_AHEAD = 65536
 
 _REPLIES_MAX = 65536
 """Bytes of pongs for a peer that does not take them: then its pings are not read either."""
-
-Data = str | bytes | bytearray | memoryview
 
 
 class WebSocket:
@@ -163,7 +162,9 @@ class WebSocket:
             QuicTimeoutException: nothing came in time (it is a TimeoutError); nothing is lost.
             ConcurrencyError: another greenlet receives.
         """
-        self._check()
+        runtime = self._runtime
+        if thread_id() != runtime.thread or runtime.engine.closed:
+            self._check()
         if not self._complete or self._receiver:
             self._receive(timeout, streaming=False)
         opcode, payload, ends = self._queue.popleft()
@@ -229,7 +230,8 @@ class WebSocket:
         self._streaming = streaming
         deadline = None
         try:
-            self._read()  # which may have been left for want of room
+            if not self._reading:
+                self._read()  # which was left for want of room
             while not (self._queue if streaming else self._complete):
                 if not self._protocol.hears:
                     raise self._protocol.exception()
@@ -265,12 +267,13 @@ class WebSocket:
         while not (self._reading or self._read_ended) and self._has_room():
             token = runtime.new_token()
             n, flags, code = self._pipe.read(buffer, token)
-            if n == AGAIN:
+            if n == AGAIN or flags & MORE:
                 self._reading = token
                 runtime.targets[token] = self._on_readable
-                return
             if n > 0:
                 self._take(buffer, n)
+            elif n == AGAIN:
+                return
             if n < 0:
                 self._end_reading(self._pipe.failure(n, code))
             elif flags & FIN:
@@ -313,7 +316,9 @@ class WebSocket:
 
     def _tell(self) -> None:
         """Wake who receives, if there is something for it. In the hub, at the end."""
-        if self._complete or (self._streaming and self._queue) or not self._protocol.hears:
+        if self._receiver and (
+            self._complete or (self._streaming and self._queue) or not self._protocol.hears
+        ):
             self._runtime.answer(self._receiver)
 
     # ---------------------------------------------------------------- sending
@@ -328,11 +333,20 @@ class WebSocket:
         Raises:
             ConnectionClosed: it is closed, or closing.
         """
-        self._check()
+        runtime = self._runtime
+        if thread_id() != runtime.thread or runtime.engine.closed:
+            self._check()
         if isinstance(message, (str, bytes, bytearray, memoryview)):
-            opcode, data = _encode(message, text)
-            self._await_turn()
-            self._transmit(self._protocol.message(opcode, data))
+            data: bytes | memoryview
+            if text is None and message.__class__ is str:
+                opcode, data = TEXT, message.encode()
+            else:
+                opcode, data = encode(message, text)
+            protocol, outbox = self._protocol, self._outbox
+            if self._fragment_end is not None or outbox.closed or protocol.state is not OPEN:
+                self._await_turn()
+            if not outbox.transmit(protocol.message(opcode, data)):
+                raise self._exception()
         elif isinstance(message, Mapping) or not isinstance(message, Iterable):
             raise error(
                 "argument", f"{type(message).__name__} is no message: str, bytes, or an iterable of them"
@@ -345,7 +359,7 @@ class WebSocket:
             part = next(parts)
         except StopIteration:
             return
-        opcode, data = _encode(part, text)
+        opcode, data = encode(part, text)
         protocol = self._protocol
         self._await_turn()
         compress = protocol.compresses
@@ -353,7 +367,7 @@ class WebSocket:
         try:
             self._transmit(protocol.fragment(opcode, data, fin=False, compress=compress))
             for part in parts:
-                again, data = _encode(part, text)
+                again, data = encode(part, text)
                 if again != opcode:
                     raise error("argument", "a message is of str, or of bytes, not of both")
                 self._check_open()
@@ -410,10 +424,19 @@ class WebSocket:
             self._tell()
 
     def _on_send_failure(self) -> None:
-        """What comes is heard: it may tell why. It may have been left for the pongs that waited."""
-        if not self._over:
+        """What comes is heard: it may tell why. It may have been left for the pongs that waited. But a close
+        frame that the peer cannot hear is not worth waiting for."""
+        if self._closing:
+            self._runtime.later(self._on_close_unheard)
+        elif not self._over:
             self._plan_end()
             self._runtime.later(self._on_sent)
+
+    def _on_close_unheard(self) -> None:
+        if not self._over:
+            self._protocol.lost(self._outbox.failure)
+            self._give_up()
+            self._tell()
 
     # ---------------------------------------------------------------- pings
 
@@ -486,6 +509,9 @@ class WebSocket:
         self._pings.rest()
         if self._protocol.out:
             self._reply()
+        if self._outbox.failure is not None:
+            self._on_send_failure()
+            return
         self._plan_end()
         if not self._over:
             self._read()
@@ -585,13 +611,3 @@ class WebSocket:
         from .textfile import WebSocketFile
 
         return WebSocketFile(self)
-
-
-def _encode(message: Data, text: bool | None) -> tuple[int, bytes | memoryview]:
-    """(opcode, bytes) of a message, or of a part of one."""
-    if isinstance(message, str):
-        return (TEXT if text is None or text else BINARY), message.encode()
-    if not isinstance(message, (bytes, bytearray, memoryview)):
-        raise error("argument", f"{type(message).__name__} is no message: str, or bytes and its like")
-    data = message if isinstance(message, bytes) else memoryview(message).cast("B")
-    return (TEXT if text else BINARY), data

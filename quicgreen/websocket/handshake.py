@@ -465,7 +465,7 @@ def accept(
     head = fields.status_line(200) + fields.encode(answer)
     record = request._record
     runtime = request._runtime
-    runtime.engine.respond(DATE, record[CONN], record[STREAM], head, b"")
+    runtime.engine.send_head(DATE, record[CONN], record[STREAM], head)
     request._answered = 1
     websocket = request._websocket = WebSocket(
         runtime,

@@ -34,12 +34,21 @@ class EnginePipe:
         self._owner = owner
 
     def read(self, buffer: bytearray, token: int) -> tuple[int, int, int]:
-        """(bytes or result code, flags, the peer's code)."""
-        return self._engine.read_into(self._conn, self._id, buffer, token, 0)
+        """(bytes or result code, flags, the peer's code). Flags: FIN; MORE when the token's event will
+        follow, as it does after AGAIN."""
+        engine = self._engine
+        if not engine.dirty:
+            engine.touch()
+        result: tuple[int, int, int] = engine.stream_read_on(self._conn, self._id, buffer, token, 0)
+        return result
 
     def write(self, data: Any, flags: int, token: int) -> tuple[int, int]:
         """(bytes taken or result code, the peer's code). With token 0 nobody is told when it goes on."""
-        return self._engine.write(self._conn, self._id, data, flags, token, 0)
+        engine = self._engine
+        if not engine.dirty:
+            engine.touch()
+        result: tuple[int, int] = engine.stream_write(self._conn, self._id, data, flags, token, 0)
+        return result
 
     def unwait(self, token: int) -> None:
         """The event with this token is not wanted any more."""

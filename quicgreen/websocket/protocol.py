@@ -13,20 +13,25 @@ Rules
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 from typing import Any
 
 from .._frames import (
+    BINARY,
     CLOSE,
+    FIN,
+    MASK,
     MESSAGE_END,
     MESSAGE_START,
     PING,
     PONG,
     RSV1,
     TEXT,
-    FrameError,
+    WHOLE,
     FrameReader,
     Utf8,
+    build,
     build_frame,
 )
 from ..exceptions import error
@@ -36,6 +41,9 @@ from .exceptions import MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, ConnectionClosed
 
 Piece = tuple[int, bytes, bool]
 """Of a message: TEXT or BINARY, bytes (UTF-8, checked), whether the message ends with it."""
+
+Data = str | bytes | bytearray | memoryview
+"""A message, or a part of one."""
 
 CONTROL_MAX = 125
 """RFC 6455, section 5.5."""
@@ -51,6 +59,10 @@ class State(IntEnum):
     OPEN = 1
     CLOSING = 2
     CLOSED = 3
+
+
+OPEN = State.OPEN
+"""A member of an enumeration takes a while to be looked up."""
 
 
 def is_close_code(code: int) -> bool:
@@ -74,6 +86,16 @@ def close_payload(code: int, reason: str) -> bytes:
     return payload
 
 
+def encode(message: Data, text: bool | None) -> tuple[int, bytes | memoryview]:
+    """(opcode, bytes) of a message, or of a part of one."""
+    if isinstance(message, str):
+        return (TEXT if text is None or text else BINARY), message.encode()
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise error("argument", f"{type(message).__name__} is no message: str, or bytes and its like")
+    data = message if isinstance(message, bytes) else memoryview(message).cast("B")
+    return (TEXT if text else BINARY), data
+
+
 class Protocol:
     """See above.
 
@@ -83,50 +105,53 @@ class Protocol:
         failure: the code with which we ended it for what the peer did; None when we did not.
         out: frames to be sent, in order.
         pongs: payloads of pongs that came, in order.
+        hears: what comes still means something.
     """
 
     __slots__ = (
-        "_cause", "_deflate", "_inflating", "_mask", "_max_size", "_reader", "_size", "_utf8", "failure",
-        "out", "pongs", "received", "sent", "state",
+        "_cause", "_deflate", "_feed", "_flags", "_inflating", "_mask", "_max_size", "_size", "_utf8",
+        "_whole_max", "failure", "hears", "out", "pongs", "received", "sent", "state",
     )  # fmt: skip
 
     def __init__(self, *, is_server: bool, max_size: int | None = 1 << 20, deflate: Any = None) -> None:
         """`deflate`: a `PerMessageDeflate` when both sides agreed on it. `max_size`: bytes of a message that
         comes; None for any."""
-        self._reader = FrameReader(is_server=is_server, rsv1=deflate is not None)
+        self._feed = FrameReader(is_server=is_server, rsv1=deflate is not None).take
         self._mask = not is_server
+        self._flags = FIN if is_server else FIN | MASK  # of a message in one frame
         self._max_size = max_size
+        self._whole_max = sys.maxsize if max_size is None else max_size
         self._deflate = deflate
         self._inflating = False  # the message that comes is compressed
         self._utf8: Utf8 | None = None  # of a compressed text message that comes
         self._size = 0  # of the message that comes, so far
         self._cause: BaseException | None = None
         self.state = State.OPEN
+        self.hears = True
         self.received: tuple[int, str] | None = None
         self.sent: tuple[int, str] | None = None
         self.failure: int | None = None
         self.out: list[bytes] = []
         self.pongs: list[bytes] = []
 
-    @property
-    def hears(self) -> bool:
-        """What comes still means something."""
-        return self.received is None and self.failure is None and self.state is not State.CLOSED
-
     # ---------------------------------------------------------------- receiving
 
     def receive(self, buffer: bytearray | memoryview, n: int) -> list[Piece]:
         """Take the first `n` bytes of `buffer`, which are changed."""
-        pieces: list[Piece] = []
         if not self.hears:
-            return pieces
-        try:
-            found = self._reader.feed(buffer, n)
-        except FrameError as e:
-            if self._take(e.pieces, pieces):
-                self.fail(e.code, e.text)
-            return pieces
-        self._take(found, pieces)
+            return []
+        found = self._feed(buffer, n)
+        if len(found) == 1:  # most often: a message
+            opcode, flags, payload = found[0]
+            if flags == WHOLE and opcode < CLOSE and len(payload) <= self._whole_max:
+                return [(opcode, payload, True)]
+        pieces: list[Piece] = []
+        if found.__class__ is tuple:
+            before, code, text = found
+            if self._take(before, pieces):
+                self.fail(code, text)
+        else:
+            self._take(found, pieces)
         return pieces
 
     def _take(self, found: list[tuple[int, int, bytes]], pieces: list[Piece]) -> bool:
@@ -173,6 +198,7 @@ class Protocol:
         # The reader has checked it (section 5.5.1).
         code = int.from_bytes(payload[:2], "big") if payload else NO_STATUS_RECEIVED
         self.received = code, payload[2:].decode()
+        self.hears = False
         if self.sent is None:
             self._send_close(*self.received)
         self.state = State.CLOSING
@@ -183,6 +209,7 @@ class Protocol:
         if not self.hears:
             return
         self.failure = code
+        self.hears = False
         if code == MESSAGE_TOO_BIG:
             self._cause = error("websocket-too-big", text)
         if self.sent is None:
@@ -190,6 +217,7 @@ class Protocol:
 
     def lost(self, cause: BaseException | None = None) -> None:
         """The stream ended: nothing more will come. `cause`: why, if not in order."""
+        self.hears = False
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             if self._cause is None:
@@ -199,7 +227,10 @@ class Protocol:
 
     def message(self, opcode: int, data: bytes | memoryview) -> bytes:
         """A message in one frame. Only while OPEN."""
-        return self.fragment(opcode, data, fin=True, compress=self._deflate is not None)
+        if self._deflate is None:
+            frame: bytes = build(opcode, self._flags, data)  # type: ignore[assignment]  # there is one
+            return frame
+        return self.fragment(opcode, data, fin=True, compress=True)
 
     def fragment(
         self, opcode: int, data: bytes | memoryview, *, fin: bool, first: bool = True, compress: bool

@@ -137,6 +137,32 @@ TEST(what_is_not_allowed_on_an_http_3_connection) {
     rig_close(&r);
 }
 
+TEST(reading_on_arms_the_wait_when_nothing_is_left) {
+    rig r;
+    uint8_t out[8];
+    uint32_t flags;
+    uint64_t code;
+    rig_start(&r, NULL);
+    uint64_t stream = open_request(&r, "POST", "/", 0);
+    await_event(&r, &r.server, QG_EVENT_REQUEST);
+    qg_engine *c = r.client.engine, *s = r.server.engine;
+    CHECK_EQ(qg_stream_read_on(s, r.server_conn, stream, out, 8, 1, 0, &flags, &code), QG_AGAIN);
+    CHECK_EQ(qg_stream_write(c, r.conn, stream, (uint8_t *)"abc", 3, 0, 0, 0, &code), 3);
+    CHECK_EQ(await_token(&r, &r.server, 1)->event.type, QG_EVENT_READABLE);
+    /* Full: nobody waits. */
+    CHECK_EQ(qg_stream_read_on(s, r.server_conn, stream, out, 1, 2, 0, &flags, &code), 1);
+    CHECK_EQ(flags, 0);
+    CHECK_EQ(qg_stream_read_on(s, r.server_conn, stream, out + 1, 7, 3, 0, &flags, &code), 2);
+    CHECK_EQ(flags, QG_MORE);
+    CHECK(memcmp(out, "abc", 3) == 0);
+    CHECK_EQ(qg_stream_write(c, r.conn, stream, (uint8_t *)"d", 1, QG_FIN, 0, 0, &code), 1);
+    CHECK_EQ(await_token(&r, &r.server, 3)->event.type, QG_EVENT_READABLE);
+    CHECK_EQ(qg_stream_read_on(s, r.server_conn, stream, out, 8, 4, 0, &flags, &code), 1);
+    CHECK_EQ(flags, QG_FIN);
+    CHECK(take_token(&r.server, 2) == NULL);
+    rig_close(&r);
+}
+
 TEST(waits_are_one_at_a_time) {
     rig r;
     uint8_t byte;
