@@ -66,6 +66,12 @@ _THREADS_IDLE_S = 5
 _CANCELLED_MAX = 64
 """Deadlines that were withdrawn are dropped when they are more than these, and most of all."""
 
+_NAP_S = 0.1
+"""The longest nap: as many tokens are kept as are waited for in that time."""
+
+_NAP_LENGTHS_MAX = 64
+"""Lengths of naps that are in use are few; queues of others are dropped when they are more than these."""
+
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
@@ -151,6 +157,37 @@ class Deadlines:
         self._loop = None
 
 
+class Naps:
+    """Short waits, most of which end early: a queue for each length, with one deadline for all that wait in
+    it. Nothing is withdrawn: whoever has left is found gone."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._queues: dict[float, deque[tuple[float, int]]] = {}
+
+    def add(self, seconds: float, token: int) -> None:
+        """Wake who waits for this token, in `seconds`, if that is not too long."""
+        queue = self._queues.get(seconds)
+        if queue is None:
+            if len(self._queues) >= _NAP_LENGTHS_MAX:
+                self._queues = {s: q for s, q in self._queues.items() if q}
+            queue = self._queues[seconds] = deque()
+        if not queue:
+            self._runtime.deadlines.add(seconds, lambda: self._ring(queue))
+        queue.append((time.monotonic() + seconds, token))
+
+    def _ring(self, queue: deque[tuple[float, int]]) -> None:
+        runtime = self._runtime
+        now = time.monotonic()
+        over = []
+        while queue and (queue[0][0] <= now or queue[0][1] not in runtime.targets):
+            over.append(queue.popleft()[1])
+        if queue:
+            runtime.deadlines.add(queue[0][0] - now, lambda: self._ring(queue))
+        for token in over:
+            runtime.answer(token)
+
+
 class Runtime:
     """The engine of one hub, and who waits for what."""
 
@@ -195,6 +232,7 @@ class Runtime:
             self._alive = loop.timer(_FAR_S, ref=False)
             self._alive.start(_nothing)
         self.deadlines = Deadlines(loop)
+        self._naps = Naps(self)
         # A hub tells nobody that it ends, and its loop must not go before our watchers.
         hub.destroy = self._on_hub_destroyed
         # Callbacks that are added after gevent's prepare watcher ran would wait for the network too.
@@ -293,12 +331,15 @@ class Runtime:
             if self._references == 0 and not self.engine.closed:
                 self._alive.ref = False
 
-    def wait_for(self, token: int, seconds: float) -> bool:
-        """`wait`, for at most so long; False when nothing came."""
+    def wait_for(self, token: int, seconds: float) -> None:
+        """`wait`, for at most so long: for who looks afterwards what there is."""
+        if seconds <= _NAP_S:
+            self._naps.add(seconds, token)
+            self.wait(token)
+            return
         entry = self.deadlines.add(seconds, lambda: self.answer(token))
         try:
             self.wait(token)
-            return entry[2] is not None
         finally:
             self.deadlines.cancel(entry)
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from gevent import GreenletExit
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from .. import fields, h3
+from .._engine import BODY_LEN, HEAD_LEN, STATUS
 from ..client import DEFAULT_HEADERS, Connection, RequestHeaders, join
 from ..configuration import Timeout
 from ..exceptions import QuicException, error
+from ..hub import thread_id
 from ..urls import PLAIN_PATH, quote_path
 from ..websocket import WebSocketFile
+from .asker import Asker, Askers
 from .config import Config
-from .exchange import Asker, CompleteResponse, Exchange, ResponseHead, unknown
+from .exchange import CompleteResponse, Exchange, ResponseHead, unknown
 from .last_error import noted
-from .session import Session, milliseconds
+from .session import Session, milliseconds, milliseconds_or_none
 
 _REQUESTS_MAX = 4096
 """Whose responses nobody received: what is forgotten there would stay for as long as the session."""
+
+_NOTHING: dict[str, str] = {}
 
 _HEADS_MAX = 256
 """Encoded heads that are kept for requests that repeat."""
@@ -39,13 +43,14 @@ class ClientSession(Session):
         self._early_methods = frozenset(config.get("early_data_methods"))
         self._requests: dict[int, Exchange] = {}
         self._next_id = 0
-        self._held: dict[greenlet, Exchange] = {}
-        self._askers: dict[greenlet, Asker] = {}
-        self._anyone: list[Asker] = []  # who polls without having asked for something
-        self._paths: dict[str, bytes] = {}
+        self._held = 0  # requests that are not on their way
+        self._askers = Askers()
+        self.anyone: list[Asker] = []
+        """Who polls without having asked for something."""
+        self._heads: dict[str, bytes] = {}  # of GETs without further fields, by their paths
         self._lines = fields.encode(DEFAULT_HEADERS)
         self._prefixes: dict[str, bytes] = {}
-        connection.on_closed = self._on_closed
+        connection.on_closed = self._wake_all
 
     # ---------------------------------------------------------------- what it is
 
@@ -66,7 +71,6 @@ class ClientSession(Session):
 
     # ---------------------------------------------------------------- sending
 
-    @noted
     def send_request(
         self,
         path: str,
@@ -76,33 +80,58 @@ class ClientSession(Session):
         method: str | None = None,
     ) -> int:
         """See `quicpro_send_request`."""
-        self._check()
-        self._let_go()
-        if self.connection.alpn not in ("h3", ""):
-            raise error("state", f"the session speaks {self.connection.alpn}, not HTTP/3")
-        named = method is not None
-        data, extra = (None, None) if body is None else h3.encode_body(body, None)
-        if method is None:
-            method = "GET" if body is None else "POST"
-        host = declared = None
-        lines = self._lines
-        if headers is not None or extra:
-            host, lines, declared = join(DEFAULT_HEADERS, extra or {}, _checked(headers))
-        rest = self._path_line(path) + lines
-        prefix = self.prefix(method, host)
+        connection = self.connection
+        if self._closed or connection._why is not None or thread_id() != self._runtime.thread:
+            self._check()
+        if self._held:
+            self._let_go()
         if len(self._requests) >= _REQUESTS_MAX:
             self._sweep()
         number = self._next_id
-        exchange = Exchange(self, number, method, path)
-        if body is None:
-            exchange.held, exchange.host = rest, host
-            exchange.declared, exchange.named = declared, named
-            self._held[getcurrent()] = exchange
+        if body is None and headers is None and method is None:
+            exchange = Exchange(connection, "GET", path, self.limit)
+            exchange.held = self._heads.get(path) or self._get_head(path)
         else:
-            exchange.send(prefix + rest, data, declared, self.may_be_early(method))
+            exchange = self._other(path, headers, body, method)
+        exchange.session = self
+        exchange.id = number
+        if exchange.held is not None:
+            asker = self._askers.get(id(getcurrent())) or self._askers.new()
+            asker.held = exchange
+            self._held += 1
         self._requests[number] = exchange
-        self._next_id += 4
+        self._next_id = number + 4
         return number
+
+    def _other(self, path: str, headers: Any, body: Any, method: str | None) -> Exchange:
+        """A request with fields, a body, or a method: on its way, if it has a body."""
+        self._check_protocol()
+        data, extra = (None, _NOTHING) if body is None else h3.encode_body(body, None)
+        host, lines, declared = join(DEFAULT_HEADERS, extra, _checked(headers))
+        named = method is not None
+        if method is None:
+            method = "GET" if body is None else "POST"
+        head = self.prefix(method, host) + fields.path_line(quoted(path)) + lines
+        exchange = Exchange(self.connection, method, path, self.limit)
+        exchange.session = self
+        if body is None:
+            exchange.held, exchange.host = head, host
+            exchange.declared, exchange.named = declared, named
+        else:
+            exchange.send(head, data, declared, self.may_be_early(method))
+        return exchange
+
+    def _check_protocol(self) -> None:
+        if self.connection.alpn not in ("h3", ""):
+            raise error("state", f"the session speaks {self.connection.alpn}, not HTTP/3")
+
+    def _get_head(self, path: str) -> bytes:
+        self._check_protocol()
+        head = self.prefix("GET", None) + fields.path_line(quoted(path)) + self._lines
+        if len(self._heads) >= _HEADS_MAX:
+            self._heads.clear()
+        self._heads[path] = head
+        return head
 
     def may_be_early(self, method: str) -> bool:
         """Before the handshake is complete, where it could be replayed."""
@@ -119,23 +148,23 @@ class ClientSession(Session):
                 self._prefixes[method] = prefix
         return prefix
 
-    def _path_line(self, path: str) -> bytes:
-        line = self._paths.get(path) if isinstance(path, str) else None
-        if line is None:
-            line = fields.path_line(quoted(path))
-            if len(self._paths) >= _HEADS_MAX:
-                self._paths.clear()
-            self._paths[path] = line
-        return line
+    def _let_go(self, exchange: Exchange | None = None) -> None:
+        """Requests that waited for a body get none: the calling greenlet's, and this one."""
+        asker = self._askers.get(id(getcurrent()))
+        if asker is not None and asker.held is not None:
+            self._unhold(asker).send_held()
+        if exchange is not None and exchange.held is not None:
+            self._unhold(self._holder(exchange)).send_held()
 
-    def _let_go(self) -> None:
-        """A request of this greenlet that waited for its body gets none."""
-        if self._held:
-            exchange = self._held.pop(getcurrent(), None)
-            if exchange is not None:
-                exchange.send_held()
+    def _holder(self, exchange: Exchange) -> Asker:
+        return next(asker for asker in self._askers.values() if asker.held is exchange)
 
-    @noted
+    def _unhold(self, asker: Asker) -> Exchange:
+        exchange, asker.held = asker.held, None
+        assert exchange is not None
+        self._held -= 1
+        return exchange
+
     def send_body_chunk(self, number: int, data: Any) -> int:
         """See `quiche_h3_send_body_chunk`."""
         exchange = self._body_of(number)
@@ -145,42 +174,56 @@ class ClientSession(Session):
             raise error("argument", f"a piece of a body is bytes or text, not {type(data).__name__}")
         return exchange.write_piece(data)
 
-    @noted
     def finish_body(self, number: int) -> None:
         """See `quiche_h3_finish_body`."""
         self._body_of(number).finish_body()
 
     def _body_of(self, number: int) -> Exchange:
         exchange = self._find(number)
-        if self._unhold(exchange):
-            exchange.begin_body()
-        self._let_go()
+        if self._held:
+            if exchange.held is not None:
+                self._unhold(self._holder(exchange)).begin_body()
+            self._let_go()
         return exchange
 
     # ---------------------------------------------------------------- receiving
 
-    @noted
     def receive_response(self, number: int) -> CompleteResponse | None:
         """See `quicpro_receive_response`."""
         exchange = self._asked(number)
+        record = exchange._record
+        if record is not None:
+            if exchange.came_whole and record[BODY_LEN] <= self._body_max:
+                del self._requests[number]
+                for asker in exchange.askers:
+                    asker.requests -= 1
+                head, data = record[HEAD_LEN], exchange._data
+                return CompleteResponse(record[STATUS], data[:head], data[head:])
+            if self._collect(exchange):
+                return CompleteResponse(
+                    record[STATUS], exchange._data[: record[HEAD_LEN]], exchange.body(), exchange.trailers
+                )
+        elif exchange.failure is not None:
+            self._forget(exchange)
+            raise exchange.failure
+        exchange.add(self._askers.get(id(getcurrent())) or self._askers.new())
+        return None
+
+    def _collect(self, exchange: Exchange) -> bool:
         try:
             complete = exchange.collect(self._body_max)
         except BaseException:
             self._forget(exchange)
             raise
-        if not complete:
-            self._ask(exchange)
-            return None
-        self._forget(exchange)
-        return CompleteResponse(exchange.response, exchange.body())
+        if complete:
+            self._forget(exchange)
+        return complete
 
-    @noted
     def receive_head(self, number: int, ms: float | None = None) -> ResponseHead | None:
         """See `quicpro_receive_head`."""
         head: ResponseHead | None = self._await(number, ms, _head)
         return head
 
-    @noted
     def receive_chunk(self, number: int, ms: float | None = None) -> bytes | None:
         """See `quicpro_receive_chunk`."""
         chunk: bytes | None = self._await(number, ms, Exchange.take)
@@ -189,7 +232,7 @@ class ClientSession(Session):
         return chunk
 
     def _await(self, number: int, ms: float | None, look: Any) -> Any:
-        seconds = milliseconds(ms, none=True)
+        seconds = milliseconds_or_none(ms)
         exchange = self._asked(number)
         try:
             found = look(exchange)
@@ -204,7 +247,7 @@ class ClientSession(Session):
         """What `look` finds, as soon as that is not None; None when it is not there in time."""
         runtime = self._runtime
         asker = Asker()
-        exchange.askers.append(asker)
+        exchange.add(asker)
         deadline = None
         token = asker.token = runtime.new_token()
         try:
@@ -216,123 +259,130 @@ class ClientSession(Session):
                 runtime.wait(token)
                 self._find(exchange.id)
             return found
+        except GreenletExit:
+            if exchange.askers == (asker,):
+                self._abandon(asker)
+            raise
         finally:
             if deadline is not None:
                 runtime.deadlines.cancel(deadline)
-            exchange.askers.remove(asker)
+            exchange.remove(asker)
 
     def _find(self, number: int) -> Exchange:
-        if self._closed:
-            self._check()
         exchange = self._requests.get(number) if number.__class__ is int else None
-        if exchange is None:
-            self._check()
+        if exchange is None or self._closed:
+            if self._closed or exchange is None:
+                self._check()
             raise unknown(number)
         return exchange
 
     def _asked(self, number: int) -> Exchange:
-        """The request whose response is asked for: if it waited for a body, it gets none."""
+        """The request whose response is asked for."""
         exchange = self._find(number)
-        if self._unhold(exchange):
-            exchange.send_held()
-        self._let_go()
+        if self._held:
+            self._runtime.check("this session")
+            self._let_go(exchange)
         return exchange
-
-    def _unhold(self, exchange: Exchange) -> bool:
-        """True when it waited for a body; whoever calls this sends it."""
-        if exchange.held is None:
-            return False
-        for g, held in self._held.items():
-            if held is exchange:
-                del self._held[g]
-                break
-        return True
 
     # ---------------------------------------------------------------- polling
 
-    def _ask(self, exchange: Exchange) -> None:
-        """The calling greenlet wants to know of this request."""
-        current = getcurrent()
-        asker = self._askers.get(current)
-        if asker is None:
-            asker = self._askers[current] = Asker(current)
-        if asker not in exchange.askers:
-            exchange.askers.append(asker)
-            asker.requests += 1
-
-    def tell(self, askers: Iterable[Asker], good: bool) -> None:
-        """There is something new, `good` or not, for these and for who polls for anything. In the hub."""
-        for asker in [*askers, *self._anyone]:
-            asker.news |= good
+    def tell(self, exchange: Exchange) -> None:
+        """There is something new of it. In the hub."""
+        for asker in [*exchange.askers, *self.anyone]:
+            asker.news |= exchange.failure is None
             if asker.token:
                 self._runtime.answer(asker.token)
 
-    def _on_closed(self) -> None:
-        self.tell([a for e in self._requests.values() for a in e.askers], False)
+    def _wake_all(self) -> None:
+        """The session is over. In the hub."""
+        askers = [asker for exchange in self._requests.values() for asker in exchange.askers]
+        for asker in [*askers, *self.anyone]:
+            if asker.token:
+                self._runtime.answer(asker.token)
 
-    def _poll(self, seconds: float) -> None:
+    def poll(self, ms: float) -> None:
+        """See `quicpro_poll`; raises where that returns False."""
         runtime = self._runtime
-        asker = self._askers.get(getcurrent())
-        anyone = asker is None
-        if asker is None:
-            asker = Asker()
-            self._anyone.append(asker)
-        try:
-            if asker.news:
-                runtime.check("this session")
-                runtime.turn()
-                return
+        seconds = ms / 1000 if ms.__class__ is int and ms >= 0 else milliseconds(ms)
+        if thread_id() != runtime.thread:
+            runtime.check("this session")
+        asker = self._askers.get(id(getcurrent()))
+        if asker is None or not asker.requests:
+            self._poll_anything(seconds)
+            return
+        if asker.news:
+            asker.news = False
+            runtime.turn()
+            return
+        if self._closed or self.connection._why is not None or self._held:
             self._check()
             self._let_go()
+        try:
             if seconds:
                 token = asker.token = runtime.new_token()
                 runtime.wait_for(token, seconds)
             else:
                 runtime.turn()
-            if not asker.news:
-                self._check()
         except GreenletExit:
             self._abandon(asker)
             raise
         finally:
             asker.token = 0
-            asker.news = False
-            if anyone:
-                self._anyone.remove(asker)
+        if not asker.news:
+            self._check()
+        asker.news = False
+
+    def _poll_anything(self, seconds: float) -> None:
+        self._check()
+        if self._held:
+            self._let_go()
+        if not seconds:
+            self._runtime.turn()
+            return
+        asker = Asker()
+        self.anyone.append(asker)
+        try:
+            token = asker.token = self._runtime.new_token()
+            self._runtime.wait_for(token, seconds)
+        finally:
+            self.anyone.remove(asker)
+        if not asker.news:
+            self._check()
 
     # ---------------------------------------------------------------- the end
 
     def _forget(self, exchange: Exchange) -> None:
         """It is over: received, failed, or given up."""
-        if self._requests.pop(exchange.id, None) is None:
-            return
-        for asker in exchange.askers:
-            asker.requests -= 1
-            if not asker.requests and asker.greenlet is not None:
-                self._askers.pop(asker.greenlet, None)
+        if self._requests.pop(exchange.id, None) is not None:
+            if exchange.asker is not None:
+                exchange.asker.requests -= 1
+            for asker in exchange.others:
+                asker.requests -= 1
+            exchange.end()
 
     def _abandon(self, asker: Asker) -> None:
-        """A greenlet was killed: what nobody else asked for is given up."""
-        for exchange in [e for e in self._requests.values() if e.askers == [asker]]:
+        """A greenlet is gone: what nobody else asked for is given up."""
+        for exchange in [e for e in self._requests.values() if e.askers == (asker,)]:
             exchange.give_up()
             self._forget(exchange)
 
     def _sweep(self) -> None:
         """Make room: give up what only greenlets asked for that are gone."""
-        for asker in [a for a in self._askers.values() if a.greenlet is not None and a.greenlet.dead]:
+        for asker in {e.asker for e in self._requests.values() if e.asker is not None and e.asker.dead}:
             self._abandon(asker)
         if len(self._requests) >= _REQUESTS_MAX:
             raise error("limit", f"{_REQUESTS_MAX} responses that nobody received")
 
     def _begin_close(self) -> None:
-        for exchange in list(self._held.values()):
-            if not self.connection.closed:
-                exchange.send_held()
-        self._held.clear()
+        for asker in list(self._askers.values()):
+            if asker.held is not None:
+                exchange = self._unhold(asker)
+                if not self.connection.closed:
+                    exchange.send_held()
         for exchange in list(self._requests.values()):
             exchange.forget()
             exchange.failure = error("closed-here", "the session was closed")
-        self._runtime.later(self._on_closed)
+        self._runtime.later(self._wake_all)
 
     # ---------------------------------------------------------------- WebSocket, tickets
 
@@ -346,22 +396,23 @@ class ClientSession(Session):
             InvalidHandshake: it takes no WebSockets.
         """
         self._check()
-        self._let_go()
+        if self._held:
+            self._let_go()
         self._next_id += 4
         return self.connection.websocket(quoted(path), **options).makefile()
 
-    @noted
     def export_ticket(self, ms: float = 0) -> bytes | None:
         """See `quicpro_export_ticket`."""
         seconds = milliseconds(ms)
-        assert seconds is not None
         ticket = self.connection.export_ticket(seconds)
         return None if ticket is None else bytes(ticket.to_bytes())
 
 
 def _head(exchange: Exchange) -> ResponseHead | None:
-    head = exchange.head()
-    return None if head is None else ResponseHead(*head)
+    if exchange.status is None:
+        exchange.check()
+        return None
+    return ResponseHead(exchange)
 
 
 def _checked(headers: Any) -> RequestHeaders | None:

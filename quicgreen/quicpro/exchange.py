@@ -5,92 +5,118 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from greenlet import greenlet
-
+from .._engine import FIN, FLAGS, MORE
 from ..bodies import Tally
 from ..exceptions import error
 from ..headers import Headers
+from ..messages import charset
 from ..outstanding import Outstanding
+from .asker import Asker
 
 if TYPE_CHECKING:
     from .client_session import ClientSession
 
 
-class Asker:
-    """A greenlet that asked a session for responses, or polls it for anything.
-
-    Attributes:
-        requests: how many it asked for that are not over.
-        news: something came since it was told last.
-        token: what it sleeps with; 0 while it does not.
-    """
-
-    __slots__ = ("greenlet", "news", "requests", "token")
-
-    def __init__(self, greenlet: greenlet | None = None) -> None:
-        self.greenlet = greenlet
-        self.requests = 0
-        self.news = False
-        self.token = 0
+_WHOLE = FIN | MORE
 
 
 class Exchange(Outstanding):
     """A request and its response.
 
     Attributes:
+        session: whose it is.
         id: the number that the session gave it.
-        held: encoded path and fields of a request that is not sent yet, since it may get a body; None for any
-            other.
+        held: the head of a request that is not sent yet, since it may get a body; None for any other.
         host: who it is for, if that is not the session's server.
         declared: the content-length that its fields have.
         named: its method was given, and is kept when it gets a body.
-        askers: who asked for the response.
-        tally: of the body that is sent in pieces.
+        asker: who asked for the response first.
+        others: and who else.
     """
 
-    __slots__ = ("_session", "askers", "declared", "held", "host", "id", "named", "tally")
+    session: ClientSession
+    id = -1
+    held: bytes | None = None
+    host: str | None = None
+    declared: int | None = None
+    named = False
+    asker: Asker | None = None
+    others: tuple[Asker, ...] = ()
+    _tally: Tally | None = None
 
-    def __init__(self, session: ClientSession, number: int, method: str, path: str) -> None:
-        super().__init__(session.connection, method, path, session.limit)
-        self._session = session
-        self.id = number
-        self.held: bytes | None = None
-        self.host: str | None = None
-        self.declared: int | None = None
-        self.named = False
-        self.askers: list[Asker] = []
-        self.tally: Tally | None = None
+    # ---------------------------------------------------------------- who asked
 
     def _tell(self) -> None:
-        self._session.tell(self.askers, self.failure is None)
+        asker = self.asker
+        if self.others or self.session.anyone:
+            self.session.tell(self)
+        elif asker is not None:
+            if self.failure is None:
+                asker.news = True
+            if asker.token:
+                self._runtime.answer(asker.token)
+
+    @property
+    def askers(self) -> tuple[Asker, ...]:
+        """Everybody who asked for it."""
+        return self.others if self.asker is None else (self.asker, *self.others)
+
+    def add(self, asker: Asker) -> None:
+        """It asks too."""
+        if self.asker is asker or asker in self.others:
+            return
+        if self.asker is None:
+            self.asker = asker
+        else:
+            self.others += (asker,)
+        asker.requests += 1
+
+    def remove(self, asker: Asker) -> None:
+        """It asks no more."""
+        asker.requests -= 1
+        if self.asker is asker:
+            self.asker = None
+        else:
+            self.others = tuple(a for a in self.others if a is not asker)
+
+    @property
+    def came_whole(self) -> bool:
+        """With its body, in one; and nothing of the request is left to be sent."""
+        record = self._record
+        return (
+            record is not None and record[FLAGS] & _WHOLE == FIN and self._number < 0 and self.failure is None
+        )
+
+    # ---------------------------------------------------------------- sending
 
     def begin_body(self) -> None:
         """It gets a body: send what was held."""
-        rest, self.held = self.held, None
-        assert rest is not None
+        head, self.held = self.held, None
+        assert head is not None
+        session = self.session
         if not self.named:
+            head = head[len(session.prefix(self._method, self.host)) :]
             self._method = "POST"
-        self.tally = Tally(self.declared)
-        self.open(self._session.prefix(self._method, self.host) + rest)
+            head = session.prefix("POST", self.host) + head
+        self._tally = Tally(self.declared)
+        self.open(head)
 
     def send_held(self) -> None:
         """It gets none."""
-        rest, self.held = self.held, None
-        assert rest is not None
-        session, method = self._session, self._method
-        head = session.prefix(method, self.host) + rest
-        self.send(head, None, self.declared, session.may_be_early(method))
+        head, self.held = self.held, None
+        assert head is not None
+        self.send(head, None, self.declared, self.session.may_be_early(self._method))
 
-    def write_piece(self, data: Any) -> int:
+    def write_piece(self, data: bytes | bytearray | memoryview) -> int:
         """Send more of the body."""
-        if self.tally is not None:
-            self.tally.add(len(data))
+        if self._tally is not None:
+            self._tally.add(len(data))
         return self.write(data)
 
     def finish_body(self) -> None:
-        """End the body. One that is shorter than announced is cut off, so that the server knows."""
-        if self.tally is not None:
-            self.tally.add(0, last=True)
+        """End the body."""
+        if self._tally is not None:
+            self._tally.add(0, last=True)
         self.finish()
 
     def __repr__(self) -> str:
@@ -110,23 +136,27 @@ class CompleteResponse(Mapping[str, Any]):
     trailers  the fields after the body; None when there were none
     """
 
-    __slots__ = ("_body", "_response")
+    __slots__ = ("_body", "_head", "_status", "_trailers")
 
-    def __init__(self, response: Any, body: bytes) -> None:
-        self._response = response
+    def __init__(self, status: int, head: bytes, body: bytes, trailers: Headers | None = None) -> None:
+        self._status = status
+        self._head: bytes | Headers = head
         self._body = body
+        self._trailers = trailers
 
     def __getitem__(self, key: str) -> Any:
         if key == "body":
             return self._body
         if key == "status":
-            return self._response.status_code
+            return self._status
         if key == "headers":
-            return self._response.headers
+            if isinstance(self._head, bytes):
+                self._head = Headers(self._head)
+            return self._head
         if key == "text":  # made when it is asked for: a picture is none
-            return self._response.decode(self._body)
+            return self._body.decode(charset(self["headers"]) or "utf-8", "replace")
         if key == "trailers":
-            return self._response.trailers
+            return self._trailers
         raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
@@ -135,6 +165,9 @@ class CompleteResponse(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(_KEYS)
 
+    def __bool__(self) -> bool:
+        return True
+
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{key!r}: {self[key]!r}' for key in _KEYS)}}}"
 
@@ -142,8 +175,8 @@ class CompleteResponse(Mapping[str, Any]):
 class ResponseHead(dict[str, Any]):
     """What `quicpro_receive_head` gives: `status` and `headers`."""
 
-    def __init__(self, status: int, headers: Headers) -> None:
-        super().__init__(status=status, headers=headers)
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(status=exchange.status, headers=exchange.headers)
 
 
 def unknown(number: Any) -> Exception:

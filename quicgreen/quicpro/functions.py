@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import client, hub
-from ..exceptions import QuicClientException, QuicException, error
+from ..exceptions import QuicException, error
 from ..session_modes import choose, open_store
 from ..tickets import Ticket
 from ..urls import ascii_host
 from .client_session import ClientSession
 from .config import Config
 from .exchange import CompleteResponse, ResponseHead
-from .last_error import noted
+from .last_error import clear, failed, note, noted
 from .server import check_port
 from .session import Session
 
@@ -114,7 +114,16 @@ def quicpro_send_request(
         QuicClientException: a wrong argument; or 4,096 responses were not received.
         QuicConnectionException: the session is closed.
     """
-    return _client(sess).send_request(path, headers, body, method=method)
+    try:
+        number = (sess if sess.__class__ is ClientSession else _client(sess)).send_request(
+            path, headers, body, method=method
+        )
+    except BaseException as e:
+        note(e)
+        raise
+    if failed:
+        clear()
+    return number
 
 
 def quicpro_receive_response(sess: Session, stream_id: int) -> CompleteResponse | None:
@@ -127,15 +136,24 @@ def quicpro_receive_response(sess: Session, stream_id: int) -> CompleteResponse 
         QuicTimeoutException: nothing came for `read_timeout_ms`.
         QuicConnectionException: the session ended before.
     """
-    return _client(sess).receive_response(stream_id)
+    try:
+        response = (sess if sess.__class__ is ClientSession else _client(sess)).receive_response(stream_id)
+    except BaseException as e:
+        note(e)
+        raise
+    if failed:
+        clear()
+    return response
 
 
+@noted
 def quicpro_receive_head(sess: Session, stream_id: int, ms: float | None = None) -> ResponseHead | None:
     """`status` and `headers` of a response, as soon as they are here: for who takes the body in pieces. None
     when they did not come in `ms` milliseconds. Raises as `quicpro_receive_response`."""
     return _client(sess).receive_head(stream_id, ms)
 
 
+@noted
 def quicpro_receive_chunk(sess: Session, stream_id: int, ms: float | None = None) -> bytes | None:
     """Bytes of the response's body, as soon as some are here; b"" at its end, after which the id is gone.
     None when none came in `ms` milliseconds; without them it waits for `read_timeout_ms`, and raises then.
@@ -156,15 +174,18 @@ def quicpro_poll(sess: Session, ms: float) -> bool:
         QuicClientException: a wrong argument.
     """
     try:
-        return _any(sess).poll(ms)
-    except QuicClientException as e:
+        (sess if sess.__class__ is ClientSession else _any(sess)).poll(ms)
+    except QuicException as e:
+        note(e)
         if e.cause in ("argument", "thread", "fork"):
             raise
         return False
-    except QuicException:
-        return False
+    if failed:
+        clear()
+    return True
 
 
+@noted
 def quicpro_close(sess: Session) -> None:
     """Close the session. What was written is delivered, for a second at most; greenlets that wait get
     QuicConnectionException. Idempotent."""
@@ -182,14 +203,23 @@ def quiche_h3_send_body_chunk(sess: Session, stream_id: int, data: bytes | str) 
         QuicClientException: more than the content-length that was announced.
         QuicConnectionException: the session ended.
     """
-    return _client(sess).send_body_chunk(stream_id, data)
+    try:
+        size = (sess if sess.__class__ is ClientSession else _client(sess)).send_body_chunk(stream_id, data)
+    except BaseException as e:
+        note(e)
+        raise
+    if failed:
+        clear()
+    return size
 
 
+@noted
 def quiche_h3_finish_body(sess: Session, stream_id: int) -> None:
     """End a request's body. Raises as `quiche_h3_send_body_chunk`."""
     _client(sess).finish_body(stream_id)
 
 
+@noted
 def quicpro_set_qlog_path(sess: Session, path: str | os.PathLike[str]) -> bool:
     """Trace the connection to this file from now on, as qlog.
 
@@ -201,6 +231,7 @@ def quicpro_set_qlog_path(sess: Session, path: str | os.PathLike[str]) -> bool:
     return True
 
 
+@noted
 def quicpro_get_stats(sess: Session) -> dict[str, Any]:
     """Counters of the connection by quiche's names; `rtt`, the smoothed round-trip time, in nanoseconds.
 
@@ -210,6 +241,7 @@ def quicpro_get_stats(sess: Session) -> dict[str, Any]:
     return _any(sess).stats()
 
 
+@noted
 def quicpro_export_ticket(sess: Session, ms: float = 0) -> bytes | None:
     """A session ticket of the server, for one other session with it in any process. None when none is there,
     and none comes in `ms` milliseconds."""

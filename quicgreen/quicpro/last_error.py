@@ -7,6 +7,7 @@ is set by success too.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -14,13 +15,31 @@ from greenlet import getcurrent
 
 from ..exceptions import QUIC_ERROR_INTERNAL, QUIC_ERROR_OK, QUIC_ERROR_TIMEOUT, QuicException
 
-_KEY = "quicpro_last_error"
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+failed: dict[int, tuple[int, Any]] = {}
+"""(code, reference) of greenlets whose last call failed, by their `id`; an entry goes with its greenlet. While
+there is none a success has nothing to note."""
+
+
+def note(e: BaseException) -> None:
+    """The calling greenlet's call failed with this."""
+    if isinstance(e, QuicException):
+        code = e.code
+    else:
+        code = QUIC_ERROR_TIMEOUT if isinstance(e, TimeoutError) else QUIC_ERROR_INTERNAL
+    current = getcurrent()
+    key = id(current)
+    failed[key] = (code, weakref.ref(current, lambda _: failed.pop(key, None)))
+
+
+def clear() -> None:
+    """The calling greenlet's call succeeded."""
+    failed.pop(id(getcurrent()), None)
 
 
 def noted(function: _Function) -> _Function:
-    """The function, whose end is noted as the calling greenlet's last error."""
+    """The function, whose end is noted."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
@@ -29,20 +48,14 @@ def noted(function: _Function) -> _Function:
         except BaseException as e:
             note(e)
             raise
-        getcurrent().__dict__[_KEY] = QUIC_ERROR_OK
+        if failed:
+            clear()
         return result
 
     return cast(_Function, call)
 
 
-def note(e: BaseException) -> None:
-    """This is how it ended."""
-    code = QUIC_ERROR_TIMEOUT if isinstance(e, TimeoutError) else QUIC_ERROR_INTERNAL
-    getcurrent().__dict__[_KEY] = e.code if isinstance(e, QuicException) else code
-
-
 def quicpro_get_last_error() -> int:
     """One of the `QUIC_ERROR_*` constants: `QUIC_ERROR_OK` when the calling greenlet's last call of this
     package succeeded, or there was none."""
-    code: int = getcurrent().__dict__.get(_KEY, QUIC_ERROR_OK)
-    return code
+    return failed.get(id(getcurrent()), (QUIC_ERROR_OK, None))[0]

@@ -16,7 +16,7 @@ from ..urls import ascii_host
 from .config import Config
 from .last_error import noted
 from .server_session import ServerSession
-from .session import milliseconds
+from .session import milliseconds_or_none
 
 _ACCEPT_BACKLOG = 1024
 """Sessions that nobody accepted yet; a further one is closed, as a full TCP backlog refuses."""
@@ -98,7 +98,7 @@ class Server:
             ms: how long it sleeps at most until it looks again, in milliseconds. It has no bearing on what
                 is returned.
         """
-        seconds = milliseconds(ms, none=True)
+        seconds = milliseconds_or_none(ms)
         runtime = self._server._runtime
         runtime.check("this server")
         while True:

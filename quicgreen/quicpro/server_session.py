@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..exceptions import QuicConnectionException, error
 from ..websocket import WebSocketFile
 from .last_error import noted
 from .request import Request
-from .session import Session, milliseconds
+from .session import Session, milliseconds, milliseconds_or_none
 
 
 class ServerSession(Session):
@@ -45,7 +44,7 @@ class ServerSession(Session):
         Raises:
             QuicConnectionException, QuicTimeoutException: the session is over, and there is no other request.
         """
-        request = self._look(milliseconds(ms, none=True))
+        request = self._look(milliseconds_or_none(ms))
         if request is None:
             return None
         self._next = None
@@ -70,7 +69,7 @@ class ServerSession(Session):
         """Does the next request ask for a WebSocket, at this path? It is waited for, and not consumed. False
         also when none came: in `ms` milliseconds, or before the client left."""
         try:
-            request = self._look(milliseconds(ms, none=True))
+            request = self._look(milliseconds_or_none(ms))
         except QuicConnectionException:
             return False
         return request is not None and request.is_websocket and _is_at(request, path)
@@ -94,14 +93,14 @@ class ServerSession(Session):
         self._next = None
         return request.accept_websocket(**options).makefile()
 
-    def _poll(self, seconds: float) -> None:
-        """Until a request is here."""
+    def poll(self, ms: float) -> None:
+        """See `quicpro_poll`: until a request is here."""
+        seconds = milliseconds(ms)
         self._check()
-        if not seconds or self._next is not None:
+        if seconds and self._next is None:
+            self._next = self.connection.accept_request(seconds)
+        else:
             self._runtime.turn()
-            return
-        deadline = time.monotonic() + seconds
-        self._next = self.connection.accept_request(max(0.0, deadline - time.monotonic()))
         if self._next is None:
             self._check()
 

@@ -45,18 +45,10 @@ class Session:
             raise error("closed-here", "the session was closed", request_sent=False)
         self.connection._check()
 
-    @noted
-    def poll(self, ms: float) -> bool:
+    def poll(self, ms: float) -> None:
         """See `quicpro_poll`; raises where that returns False."""
-        seconds = milliseconds(ms)
-        assert seconds is not None
-        self._poll(seconds)
-        return True
-
-    def _poll(self, seconds: float) -> None:
         raise NotImplementedError
 
-    @noted
     def stats(self) -> dict[str, Any]:
         """See `quicpro_get_stats`."""
         self._check()
@@ -65,13 +57,11 @@ class Session:
             raise error("closed-here", "the session is over")
         return {**counters}
 
-    @noted
     def set_qlog_path(self, path: str | os.PathLike[str]) -> None:
         """See `quicpro_set_qlog_path`."""
         self._check()
         self.connection.qlog(path)  # type: ignore[attr-defined]
 
-    @noted
     def upgrade(self, path: str, **options: Any) -> Any:
         """Open a WebSocket: see the two sides."""
         raise NotImplementedError
@@ -98,10 +88,13 @@ class Session:
         return f"<{type(self).__name__} {'closed' if self.closed else self.alpn or 'connecting'}>"
 
 
-def milliseconds(ms: Any, *, none: bool = False) -> float | None:
-    """In seconds. None, where that is allowed, is for ever."""
-    if ms is None and none:
-        return None
+def milliseconds(ms: Any) -> float:
+    """In seconds."""
     if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not 0 <= ms < 1e12:
         raise error("argument", f"a time is a number of milliseconds, not {ms!r}")
     return ms / 1000
+
+
+def milliseconds_or_none(ms: Any) -> float | None:
+    """The same; None is for ever."""
+    return None if ms is None else milliseconds(ms)
