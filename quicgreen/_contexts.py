@@ -101,6 +101,21 @@ class ReplayRegister:
         return {name: getattr(counts, name) for name, _ in ffi.typeof("qg_replay_counts").fields}
 
 
+_OURS = {"slow_handshake_ms": 1000}
+"""Settings that the engine knows nothing of, with their defaults. A second: a handshake is one round trip,
+and few of these are longer than 300 ms."""
+
+
+def _slow_handshake_s(transport: QuicConfiguration) -> float:
+    """Infinity when nothing is too slow."""
+    value = transport.slow_handshake_ms
+    if value is None:
+        value = _OURS["slow_handshake_ms"]
+    if not isinstance(value, int) or value < 0:
+        raise error("argument", f"slow_handshake_ms is a number of milliseconds, or 0, not {value!r}")
+    return value / 1000 if value else float("inf")
+
+
 class Configuration:
     """TLS and transport settings, in the engine's form. Shared by any number of connections."""
 
@@ -142,6 +157,7 @@ class Configuration:
         if pointer == ffi.NULL:
             raise error("argument", ffi.string(problem).decode(errors="replace"))
         self.raw = raw
+        self.slow_handshake_s = _slow_handshake_s(transport)
         self.alpn = tls.alpn
         self.is_server = is_server
         self.pointer = ffi.gc(pointer, lib.qg_config_free)
@@ -175,14 +191,16 @@ class Configuration:
         kept = None
         for item in dataclasses.fields(transport):
             value = getattr(transport, item.name)
-            if value is None:
+            if value is None or item.name in _OURS:
                 continue
             if item.name == "cc_algorithm":
                 value = kept = ffi.new("char[]", str(value).encode("ascii", "replace"))
             try:
                 setattr(options, item.name, value)
-            except (TypeError, OverflowError) as e:
-                raise error("argument", f"{item.name}={value!r}: {e}") from None
+            except TypeError:
+                raise error("argument", f"{item.name} is a number, not {value!r}") from None
+            except OverflowError:
+                raise error("argument", f"{item.name} cannot be {value!r}: too large, or negative") from None
         return kept
 
 
@@ -190,7 +208,10 @@ def config_defaults(is_server: bool) -> dict[str, Any]:
     """The engine's transport defaults, by name."""
     options = ffi.new("qg_config_options *")
     lib.qg_config_defaults(options, is_server)
-    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(QuicConfiguration)}
+    values = {
+        f.name: _OURS[f.name] if f.name in _OURS else getattr(options, f.name)
+        for f in dataclasses.fields(QuicConfiguration)
+    }
     values["cc_algorithm"] = ffi.string(options.cc_algorithm).decode()
     return values
 

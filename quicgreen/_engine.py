@@ -78,6 +78,7 @@ FORKED: int = lib.QG_FORKED
 TOO_LARGE: int = lib.QG_TOO_LARGE
 REFUSED: int = lib.QG_REFUSED
 UNABLE: int = lib.QG_UNABLE
+SHORT: int = lib.QG_SHORT
 
 DRAIN_MORE: int = lib.QG_DRAIN_MORE
 UNKNOWN_LENGTH: int = lib.QG_UNKNOWN_LENGTH
@@ -119,6 +120,11 @@ if ABI != lib.QG_ABI:  # a stale module beside a newer package
 def build_info() -> str:
     """Versions of what is linked in."""
     return str(ffi.string(lib.qg_build()).decode())
+
+
+def error_text(result: int) -> str:
+    """A result code in words."""
+    return str(ffi.string(lib.qg_error_text(result)).decode())
 
 
 def install_arena_cache() -> bool:
@@ -183,7 +189,7 @@ class Engine:
         pointer = lib.qg_engine_new(options, result)
         if pointer == ffi.NULL:
             number = ffi.errno if result[0] == SYSTEM else None
-            detail = os.strerror(number) if number else ffi.string(lib.qg_error_text(result[0])).decode()
+            detail = os.strerror(number) if number else error_text(result[0])
             raise error("engine", detail, errno=number)
         self._pointer = pointer
         self._mark = on_dirty
@@ -298,7 +304,7 @@ class Engine:
 
     def head_too_large(self, head: bytes) -> QuicException:
         """What to raise when `respond` returns False."""
-        return error("argument", f"a head of {len(head)} bytes cannot be sent")
+        return error("argument", f"a head of {len(head)} bytes cannot be sent: a megabyte is the most")
 
     def reset(self, conn: int, stream: int, code: int) -> None:
         self.submit(OP_RESET, 0, conn, stream, 0, 0, code, b"", b"")
@@ -431,6 +437,7 @@ class Engine:
             "extended_connect": bool(info.extended_connect),
             "max_datagram": info.max_datagram,
             "streams_left": info.streams_left,
+            "unknown_frame": info.unknown_frame,
         }
 
     def conn_stats(self, conn: int) -> dict[str, int] | None:
@@ -501,6 +508,10 @@ class Engine:
         return int(lib.qg_stream_shutdown(self._pointer, conn, stream, sides, code))
 
     # ---------------------------------------------------------------- counters
+
+    def datagrams_cut(self) -> int:
+        """How many were longer than the buffer that they were received into."""
+        return int(self._memory.counters.datagrams_cut)
 
     def counters(self) -> dict[str, int]:
         """The engine's counters, by the names of `qg_counters`."""

@@ -105,7 +105,7 @@ class Connection(ClientConnection):
         instead of the URL."""
         self._check()
         if self.alpn not in ("h3", ""):
-            raise error("state", f"the connection speaks {self.alpn}, not HTTP/3")
+            raise error("state", f"the connection speaks {self.alpn}, not HTTP/3: open_stream() is for that")
         limit = self._timeout if timeout is _UNSET else Timeout.of(timeout)
         body, extra = h3.encode_body(data, json)
         method = _method(method)
@@ -471,7 +471,7 @@ class Session:
 
     def _begin(self) -> Pool:
         if self._closed:
-            raise error("state", "the session is closed")
+            raise error("state", "the session is closed: make another one", request_sent=False)
         if self._pool is not None and not self._pool.runtime.forked:
             self._pool.runtime.check("this session")  # raises: it was closed with its hub
         runtime = hub.current()

@@ -101,6 +101,10 @@ class QuicConfiguration:
     handshake_timeout_ms: int | None = None
     """How long a peer may take for its handshake (10,000)."""
 
+    slow_handshake_ms: int | None = None
+    """A client's handshake that takes longer is warned of, and round trips that take four times as long as
+    the quickest and more than a tenth of this (1,000; 0: never)."""
+
     write_timeout_ms: int | None = None
     """How long a response that the engine holds may wait for a client that takes nothing (60,000)."""
 

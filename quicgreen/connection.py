@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +26,16 @@ from ._engine import (
     VALUE,
 )
 from .configuration import microseconds
-from .exceptions import QuicException, check_code, code_name, error
+from .exceptions import (
+    CAUSES,
+    QuicException,
+    QuicWarningConnectionSlow,
+    QuicWarningPartialData,
+    check_code,
+    code_name,
+    error,
+    warn,
+)
 from .stats import ConnectionStats
 from .stream import H3_NO_ERROR, Stream, stream_error
 
@@ -38,24 +48,27 @@ if TYPE_CHECKING:
 # Codes with which a peer says that we broke the protocol, not that it is busy or done.
 _OUR_BREACH_H3 = {0x101, 0x103, 0x104, 0x105, 0x106, 0x108, 0x109, 0x10A, 0x10E, 0x200, 0x201, 0x202}
 _FRAME_ENCODING_ERROR = 0x7  # RFC 9000, section 20.1: also for a frame of a type that is not known
+_UNKNOWN_FRAME = "unknown frame type "  # h3_control.c, of HTTP/3's frames
 _NOT_A_BREACH = {0x0, 0x1, 0x2, 0xB, 0xC, 0x10}
 
 
-def closing_error(flags: int, code: int, text: str) -> QuicException:
-    """The exception for the end of a connection (`QG_EVENT_CLOSED`)."""
+def closing_error(flags: int, code: int, text: str, where: str = "") -> QuicException:
+    """The exception for the end of a connection (`QG_EVENT_CLOSED`) with the peer at `where`."""
     remote = bool(flags & _engine.REMOTE)
+    at = f"{where}: " if where else ""
     if flags & _engine.ICMP:
-        return error("unreachable", text, errno=code, request_sent=False)
+        return error("unreachable", at + text, errno=code, request_sent=False)
     if flags & _engine.VERSION:
-        return error("version", remote=True, request_sent=False)
+        return error("version", where, remote=True, request_sent=False)
     if flags & _engine.TIMED_OUT:
-        established = flags & _engine.ESTABLISHED
-        return error("idle-timeout" if established else "handshake-timeout", request_sent=bool(established))
+        established = bool(flags & _engine.ESTABLISHED)
+        cause = "idle-timeout" if established else "handshake-timeout"
+        return error(cause, where, request_sent=established)
     if flags & _engine.LOST:
-        return error("lost", remote=True)
+        return error("lost", where, remote=True)
     if flags & _engine.TLS_ALERT:
         certificate = not remote and text.startswith("invalid certificate: ")
-        detail = text.removeprefix("invalid certificate: ") if certificate else text
+        detail = at + (text.removeprefix("invalid certificate: ") if certificate else text)
         return error(
             "certificate" if certificate else "alert",
             detail,
@@ -64,8 +77,11 @@ def closing_error(flags: int, code: int, text: str) -> QuicException:
             request_sent=False,
         )
     application = bool(flags & _engine.APP)
-    if code == _FRAME_ENCODING_ERROR and not application:
-        return error("unknown-frame", text, wire_code=code, remote=remote)
+    if not application and code == _FRAME_ENCODING_ERROR:
+        # quiche says no type, and the peer's CONNECTION_CLOSE does (RFC 9000, section 19.19), which it drops.
+        return error("unknown-frame", text or "or one that is badly encoded", wire_code=code, remote=remote)
+    if not remote and text.startswith(_UNKNOWN_FRAME):
+        return error("unknown-frame", text.removeprefix(_UNKNOWN_FRAME), wire_code=code)
     name = code_name(code, application)
     detail = f"{name}: {text}" if text else name
     if code == (H3_NO_ERROR if application else 0) or (application and code == 0):
@@ -76,6 +92,12 @@ def closing_error(flags: int, code: int, text: str) -> QuicException:
     ours = code in _OUR_BREACH_H3 if application else code not in _NOT_A_BREACH
     return error("violation-here" if ours else "closed-by-peer", detail, wire_code=code, remote=True)
 
+
+_LOOK_S = 1.0
+"""How often a connection is looked at while it is used: it costs some microseconds."""
+
+_SLOWER = 4
+"""Round trips this many times as long as the quickest: queues on the way are full, or it is another way."""
 
 _TICKETS_KEPT = 8
 """Servers send two to four with each handshake."""
@@ -103,13 +125,18 @@ class BaseConnection:
         self.on_closed: Callable[[], None] | None = None
 
     @property
+    def _where(self) -> str:
+        """The peer, for messages; "" where it is plain."""
+        return ""
+
+    @property
     def closed(self) -> bool:
         """Over, whoever ended it."""
         return self._why is not None or self._engine.closed
 
     def closing_error(self) -> QuicException | None:
         """Why it is over, as an exception to raise; None while it is not."""
-        return None if self._why is None else closing_error(*self._why)
+        return None if self._why is None else closing_error(*self._why, self._where)
 
     def _on_event(self, record: Record) -> None:
         """In the hub's greenlet: note what happened, wake who waits."""
@@ -138,7 +165,7 @@ class BaseConnection:
     def _check(self) -> None:
         self._runtime.check("this connection")
         if self._why is not None:
-            raise closing_error(*self._why)
+            raise closing_error(*self._why, self._where)
 
     def _accept(self, timeout: float | None) -> Any:
         """What the peer opened next; None when the connection ended or `timeout` passed."""
@@ -267,12 +294,16 @@ class ClientConnection(BaseConnection):
         on_ticket: called in the hub with each session ticket, as the engine has it: (bytes, seconds that it
             lives, whether it may carry early data).
         fetch_ticket: gives one of the tickets that went to a store.
+        look_at: from when on (time.monotonic) there is something for `look` to do.
         session_mode: how its session is kept (`SessionMode`); None when it is not.
     """
 
     on_ticket: Callable[[bytes, int, bool], None] | None = None
     fetch_ticket: Callable[[], Any] | None = None
     session_mode: Any = None
+    look_at = 0.0
+    _handshake_s = 0.0
+    _warned: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -297,14 +328,24 @@ class ClientConnection(BaseConnection):
             del runtime.targets[self._token]
             if rc == _engine.INVALID:
                 raise error("argument", f"{server_name!r} is not a server name")
-            cause = "limit" if rc == _engine.LIMIT else "engine"
-            raise error(cause, errno=value if rc == _engine.SYSTEM else None)
+            if rc == _engine.SYSTEM:
+                raise error("engine", os.strerror(value), errno=value)
+            if rc == _engine.LIMIT:
+                raise error("limit", "no more connections of one thread", request_sent=False)
+            raise error("memory" if rc == _engine.NOMEM else "engine", _engine.error_text(rc))
         self.id = value
+        self._address, self._name = address, server_name
         self.opened_at = time.monotonic()
         self.tickets: deque[Any] = deque(maxlen=_TICKETS_KEPT)
         """Session tickets that came and went to no store, oldest first."""
         self.in_flight = 0
         """Requests under way, as the pool counts them."""
+
+    @property
+    def _where(self) -> str:
+        ip, port = _engine.format_address(self._address[0])
+        named = self._name is not None and self._name != ip
+        return f"{self._name}, {ip} port {port}" if named else f"{ip} port {port}"
 
     def _on_event(self, record: Record) -> None:
         if record[TYPE] == TICKET:
@@ -315,6 +356,7 @@ class ClientConnection(BaseConnection):
             return
         super()._on_event(record)
         if record[TYPE] == CONNECTED:
+            self._handshake_s = time.monotonic() - self.opened_at
             self._established.set()
 
     def _end(self) -> None:
@@ -386,6 +428,47 @@ class ClientConnection(BaseConnection):
             finally:
                 self._runtime.unreference()
         self._check()
+        self.look()
+
+    # ---------------------------------------------------------------- warnings
+
+    def look(self) -> None:
+        """Warn of what is slow and of what was dropped, each once. For greenlets that use the connection,
+        when `look_at` has passed: nothing in the hub warns, and no request pays for it."""
+        self.look_at = time.monotonic() + _LOOK_S
+        engine = self._engine
+        if engine.closed:
+            return
+        self._warn_slow()
+        frame = (engine.conn_info(self.id) or {}).get("unknown_frame")
+        if frame and self._first("frame"):
+            text = f"{CAUSES['unknown-frame'].message} 0x{frame:x} (it is HTTP/3's, and was skipped)"
+            warn(text, QuicWarningPartialData)
+        if engine.datagrams_cut() and "datagrams cut" not in self._runtime.attachments:
+            self._runtime.attachments["datagrams cut"] = True
+            warn("a datagram was cut as it was received: it counts as lost", QuicWarningPartialData)
+
+    def _warn_slow(self) -> None:
+        limit = self._configuration.slow_handshake_s
+        if "slow" in self._warned:
+            return
+        if self._handshake_s > limit:
+            text = CAUSES["handshake-timeout"].message
+            took, most = round(self._handshake_s * 1000), round(limit * 1000)
+            self._first("slow")
+            warn(f"{text}: {took} ms, slow_handshake_ms is {most}", QuicWarningConnectionSlow)
+            return
+        stats = self._engine.conn_stats(self.id) or {"rtt": 0, "min_rtt": 0}
+        rtt, quickest = stats["rtt"], stats["min_rtt"]
+        if rtt > _SLOWER * quickest > 0 and rtt > limit * 1e8 and self._first("slow"):
+            text = f"round trips take {rtt / 1e6:.0f} ms, and took {quickest / 1e6:.0f} ms at their quickest"
+            warn(text, QuicWarningConnectionSlow)
+
+    def _first(self, what: str) -> bool:
+        """Not warned of yet; it is from now on."""
+        first = what not in self._warned
+        self._warned |= {what}
+        return first
 
 
 class ServerConnection(BaseConnection):

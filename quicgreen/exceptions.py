@@ -24,6 +24,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 
@@ -106,7 +108,8 @@ class QuicWarningInvalidParameters(QuicWarning):
 
 
 class QuicWarningConnectionSlow(QuicWarning):
-    """A handshake or a round trip took unusually long."""
+    """A client's handshake took longer than `slow_handshake_ms`, or its round trips four times as long as the
+    quickest one. Issued once per connection, where it is used next."""
 
 
 class QuicWarningDeprecatedFeature(QuicWarning):
@@ -114,7 +117,9 @@ class QuicWarningDeprecatedFeature(QuicWarning):
 
 
 class QuicWarningPartialData(QuicWarning):
-    """A body or a datagram was shorter than announced."""
+    """Something was taken only in part: a body that ended before its content-length (reading it then raises
+    too), datagrams that were cut as they were received, or frames of a type that is not known, which HTTP/3
+    skips (RFC 9114, section 9)."""
 
 
 class QuicWarningTicketStore(QuicWarning):
@@ -219,8 +224,8 @@ CAUSES: dict[str, Cause] = {
     "unknown-frame": Cause(
         QuicErrorUnknownFrame,
         QUIC_ERROR_TRANSPORT_ERROR,
-        "Received unknown QUIC frame type, or a frame that is badly encoded",
-        "the connection is closed; the peer speaks an extension that was not agreed on",
+        "Received unknown QUIC frame type",
+        "the connection is closed; one side speaks an extension that was not agreed on",
     ),
     "reset": Cause(
         QuicStreamException,
@@ -245,6 +250,12 @@ CAUSES: dict[str, Cause] = {
         QUIC_ERROR_STREAM_ERROR,
         "the message is malformed",
         "report this to who runs the peer; other requests are not affected",
+    ),
+    "body-too-short": Cause(
+        QuicStreamException,
+        QUIC_ERROR_STREAM_ERROR,
+        "the body ended before its content-length",
+        "what came is only a part: ask again; if it comes again, report it to who runs the peer",
     ),
     "head-too-large": Cause(
         QuicStreamException,
@@ -299,6 +310,12 @@ CAUSES: dict[str, Cause] = {
         QUIC_ERROR_INVALID_STATE,
         "opened before fork",
         "connections and servers stay with the process that made them: open new ones after fork",
+    ),
+    "unanswered": Cause(
+        QuicServerException,
+        QUIC_ERROR_INVALID_STATE,
+        "the handler returned without answering",
+        "call respond() or start_response() on every way through it; the client got status 500",
     ),
     "bind": Cause(
         QuicServerException,
@@ -360,6 +377,12 @@ CAUSES: dict[str, Cause] = {
         "Unable to initialize QUIC context",
         "descriptors or memory ran out: see ulimit -n and the system's log",
     ),
+    "memory": Cause(
+        QuicException,
+        QUIC_ERROR_INTERNAL,
+        "there is no memory left",
+        "close what is no longer used; see ulimit -v and the system's log",
+    ),
     "limit": Cause(
         QuicClientException,
         QUIC_ERROR_INTERNAL,
@@ -394,6 +417,15 @@ def error(
     if errno is not None:
         exception.errno = errno
     return exception
+
+
+def warn(text: str, category: type[QuicWarning]) -> None:
+    """Warn whoever called into this package, at the line that did. To be called in a greenlet of the
+    application, never in the hub: what it does with warnings is its own."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(f"{__package__}."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
 
 
 H3_ERRORS = {

@@ -92,12 +92,13 @@ def with_length(head: bytes, body: Any, declared: int | None) -> bytes:
     """
     if body is None:
         if declared:
-            raise error("content-length", f"no body, announced as {declared}")
+            raise error("content-length", f"no body, announced as {declared}", request_sent=False)
     elif isinstance(body, bytes):
         if declared is None:
             return head + fields.length_line(len(body))
         if declared != len(body):
-            raise error("content-length", f"{len(body)} bytes, announced as {declared}")
+            detail = f"{len(body)} bytes, announced as {declared}"
+            raise error("content-length", detail, request_sent=False)
     return head
 
 
@@ -175,11 +176,24 @@ def exchange(
             engine.cancel(connection.id, token, H3_REQUEST_CANCELLED)
         raise
     if record[TYPE] != RESPONSE:
-        raise failure(connection, record, limit)
+        why = failure(connection, record, limit)
+        connection.look()  # the way may be slow
+        raise why
     offset = record[OFFSET]
     data = engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
-    elapsed = time.monotonic() - started
-    return Response(connection, record, data, method, url, elapsed, limit.read, on_done)
+    now = time.monotonic()
+    if now > connection.look_at:
+        _look(connection, record)
+    return Response(connection, record, data, method, url, now - started, limit.read, on_done)
+
+
+def _look(connection: ClientConnection, record: Any) -> None:
+    """`connection.look()`, between an answer and its `Response`: where warnings are errors there is none."""
+    try:
+        connection.look()
+    except BaseException:
+        connection._engine.release(record[CONN], record[STREAM])
+        raise
 
 
 def _upload(
@@ -215,6 +229,7 @@ def _upload(
             raise failure(connection, record, limit)
         data = engine.take(record)
         elapsed = time.monotonic() - started
+        connection.look()
         if record[FLAGS] & FIN:
             upload.sender.join()  # the server said all that it has to say, and may want the rest still
     except BaseException:

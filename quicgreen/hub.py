@@ -163,18 +163,17 @@ class Naps:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._queues: dict[float, deque[tuple[float, int]]] = {}
+        self.queues: dict[float, deque[tuple[float, int]]] = {}
+        """By their lengths in seconds: when each nap is over, and whose it is. One with a nap in it takes
+        others."""
 
-    def add(self, seconds: float, token: int) -> None:
-        """Wake who waits for this token, in `seconds`, if that is not too long."""
-        queue = self._queues.get(seconds)
-        if queue is None:
-            if len(self._queues) >= _NAP_LENGTHS_MAX:
-                self._queues = {s: q for s, q in self._queues.items() if q}
-            queue = self._queues[seconds] = deque()
-        if not queue:
-            self._runtime.deadlines.add(seconds, lambda: self._ring(queue))
+    def begin(self, seconds: float, token: int) -> None:
+        """Wake who waits for this token, in `seconds`, the first of such naps."""
+        if len(self.queues) >= _NAP_LENGTHS_MAX:
+            self.queues = {s: q for s, q in self.queues.items() if q}
+        queue = self.queues.setdefault(seconds, deque())
         queue.append((time.monotonic() + seconds, token))
+        self._runtime.deadlines.add(seconds, lambda: self._ring(queue))
 
     def _ring(self, queue: deque[tuple[float, int]]) -> None:
         runtime = self._runtime
@@ -334,7 +333,11 @@ class Runtime:
     def wait_for(self, token: int, seconds: float) -> None:
         """`wait`, for at most so long: for who looks afterwards what there is."""
         if seconds <= _NAP_S:
-            self._naps.add(seconds, token)
+            queue = self._naps.queues.get(seconds)
+            if queue:
+                queue.append((time.monotonic() + seconds, token))
+            else:
+                self._naps.begin(seconds, token)
             self.wait(token)
             return
         entry = self.deadlines.add(seconds, lambda: self.answer(token))

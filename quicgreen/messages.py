@@ -345,7 +345,9 @@ class Request(_Received):
         """Send an informational (1xx) response, such as 103 Early Hints, before the final one."""
         self._check()
         if self._answered or not 100 <= status < 200:
-            raise error("state" if self._answered else "argument", f"status {status}")
+            if self._answered:
+                raise error("state", "the request was answered already")
+            raise error("argument", f"status {status} is not informational: 100 to 199 are")
         head = fields.status_line(status) + fields.encode(headers)
         self._send_head(INTERIM, head)
 
@@ -486,7 +488,9 @@ class Response(_Received):
 
     def _check_open(self) -> None:
         if self._given_up:
-            raise error("state", "the response was closed before its body was read to the end")
+            raise error(
+                "state", "the response was closed before its body was read to the end, and the rest is gone"
+            )
 
     def _read(self, size: int, limit: int | None) -> bytes:
         self._check()

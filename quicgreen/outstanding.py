@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import h3
-from ._engine import BODY_LEN, FIN, FLAGS, HEAD_LEN, INLINE_MAX, MORE, RESPONSE, STATUS, STREAM, TYPE
+from ._engine import BODY_LEN, FIN, FLAGS, HEAD_LEN, INLINE_MAX, MORE, OFFSET, RESPONSE, STATUS, STREAM, TYPE
 from .configuration import Timeout
 from .connection import ClientConnection
 from .exceptions import QuicException, error
@@ -68,9 +68,14 @@ class Outstanding:
             self._upload = Upload(self._connection, self._number, body, declared, self._limit, self._token)
             self._upload.sender.rawlink(lambda _: self._tell())
             return
-        token = self._token = self._runtime.new_token()
+        self.submit(head, body, early)
+
+    def submit(self, head: bytes, body: bytes, early: bool | None) -> None:
+        """Send it in one submission, see `h3.submit`."""
+        runtime = self._runtime
+        token = self._token = runtime.new_token()
         h3.submit(self._connection, self._method, head, body, token, self._limit, early)
-        self._runtime.targets[token] = self._on_event
+        runtime.targets[token] = self._on_event
 
     def open(self, head: bytes) -> None:
         """Send the head; the body follows with `write` and `finish`. May wait as `h3.open_request`."""
@@ -120,7 +125,8 @@ class Outstanding:
         del runtime.targets[self._token]
         self._token = 0
         if record[TYPE] == RESPONSE:
-            self._data = runtime.engine.take(record)
+            offset = record[OFFSET]
+            self._data = runtime.engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
             self._record = record
         else:
             self.failure = h3.failure(self._connection, record, self._limit)

@@ -63,7 +63,8 @@ def resolve(host: str, port: int, timeout: float | None) -> list[Any]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as e:
-        raise error("name", f"{host}: {e}", request_sent=False) from None
+        why = getattr(e, "strerror", None) or e
+        raise error("name", f"{host}: {why}", request_sent=False) from None
     except GeventTimeout as e:
         if e is not limit:
             raise
@@ -347,4 +348,4 @@ class Pool:
 
 
 def _closed() -> QuicException:
-    return error("state", "the session was closed", request_sent=False)
+    return error("state", "the session was closed meanwhile", request_sent=False)

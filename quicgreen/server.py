@@ -106,7 +106,7 @@ class Server:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
         if max_connections < 1:
-            raise error("argument", f"max_connections={max_connections!r}")
+            raise error("argument", f"max_connections is at least 1, not {max_connections!r}")
         if handle is not None:
             self.handle = handle  # type: ignore[method-assign, assignment]
         self._listener = listener
@@ -158,7 +158,9 @@ class Server:
         elif callable(spawn):
             self._spawn = lambda item: spawn(self._run, item)
         else:
-            raise error("argument", f"spawn cannot be {spawn!r}")
+            raise error(
+                "argument", f"spawn is 'default', 'raw', None, a number, a pool or a function, not {spawn!r}"
+            )
         if self.pool is not None:
             self._spawn = self._spawn_in_pool
             self._credit = getattr(self.pool, "size", None) or _UNLIMITED
@@ -221,7 +223,7 @@ class Server:
         if rc < 0:
             del runtime.targets[self._token]
             engine.endpoint_close(self._endpoint)
-            raise error("argument" if rc == _engine.INVALID else "engine", f"listen: {rc}")
+            raise error("memory" if rc == _engine.NOMEM else "argument", _engine.error_text(rc))
         info = engine.endpoint_info(self._endpoint)
         self.address = info["address"]
         self._report(info)
@@ -241,7 +243,7 @@ class Server:
             try:
                 fd = os.dup(fileno())
             except OSError as e:
-                raise error("bind", f"{where}: {e}", errno=e.errno) from None
+                raise error("bind", f"{where}: {e.strerror}", errno=e.errno) from None
             result, number = self._engine.endpoint_udp("0.0.0.0", 0, fd=fd)
         else:
             try:
@@ -448,7 +450,7 @@ def _run_request(request: Request) -> None:
         request._server.handle(request)
         answered = request._answered
         if not answered:
-            raise error("state", f"the handler returned without answering {request!r}")
+            raise error("unanswered", repr(request))
     except BaseException as e:
         request._fail(killed=isinstance(e, GreenletExit))
         request._end()
@@ -479,5 +481,5 @@ def _resolve(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as e:
-        raise error("bind", f"{host}: {e}") from None
+        raise error("bind", f"{host}: {getattr(e, 'strerror', None) or e}") from None
     return str(found[0][4][0])

@@ -14,13 +14,12 @@ who can resume when a connection is gone.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
 
 from . import settings
-from .exceptions import QuicException, QuicWarningTicketStore, error
+from .exceptions import QuicException, QuicWarningTicketStore, error, warn
 from .tickets import (
     FileTicketStore,
     MemoryTicketStore,
@@ -107,5 +106,5 @@ def open_store(mode: SessionMode, *, required: bool, given: Mapping[str, Any] | 
     except QuicException as e:
         if required:
             raise
-        warnings.warn(f"tickets are kept in memory only: {e}", QuicWarningTicketStore, stacklevel=3)
+        warn(f"tickets are kept in memory only: {e}", QuicWarningTicketStore)
         return _memory

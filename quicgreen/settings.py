@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from .exceptions import QuicWarningInvalidParameters, error
+from .exceptions import QuicWarningInvalidParameters, error, warn
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -94,11 +93,8 @@ def load(
     path = environ.get("QUICPRO_CONFIG", "")
     table = _read(path) if path else {}
     for name in table.keys() - _KNOWN.keys():
-        warnings.warn(
-            f"{path}: quicpro.{name} is not a setting; there are {', '.join(_KNOWN)}",
-            QuicWarningInvalidParameters,
-            stacklevel=2,
-        )
+        known = ", ".join(_KNOWN)
+        warn(f"{path}: quicpro.{name} is not a setting; there are {known}", QuicWarningInvalidParameters)
     found = {}
     for name, (default, check) in _KNOWN.items():
         variable = f"QUICPRO_{name.upper()}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import _engine, fields
 from ._engine import AGAIN, DEADLINE, FIN, GONE, MORE, STATUS, STREAM_ERROR, TYPE
 from .configuration import microseconds
-from .exceptions import QuicException, check_code, code_name, error
+from .exceptions import CAUSES, QuicException, QuicWarningPartialData, check_code, code_name, error, warn
 from .headers import Headers
 
 if TYPE_CHECKING:
@@ -34,29 +34,36 @@ _CAUSES = {
     -_engine.STOPPED: "stopped",
     -_engine.REFUSED: "refused",
     -_engine.PROTOCOL: "malformed",
+    -_engine.SHORT: "body-too-short",
     -_engine.TOO_LARGE: "head-too-large",
     -_engine.CLOSED: "closed-here",
     -_engine.GONE: "stream-gone",
     -_engine.STATE: "state",
     -_engine.INVALID: "state",
-    -_engine.NOMEM: "engine",
+    -_engine.NOMEM: "memory",
     -_engine.LIMIT: "limit",
     -_engine.FORKED: "fork",
 }
 
 
+_MALFORMED = ("malformed", "body-too-short")
+
+
 def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True) -> QuicException:
-    """The exception for a result code of the engine (given positive) and the peer's code."""
+    """The exception for a result code of the engine (given positive) and the peer's code. Who has read a
+    part of a body already is warned, too, that there is no more."""
     cause = _CAUSES.get(result, "engine")
     by_peer = cause in ("reset", "stopped", "refused")
     detail = ""
     goaway = cause == "refused" and code == 0  # no code crossed the network
     if goaway:
         detail = "it takes no more on this connection (GOAWAY)"
-    elif by_peer or (cause == "malformed" and code):
+    elif by_peer or (cause in _MALFORMED and code):
         detail = f"code {code}" if raw else code_name(code, True)
     elif result == -_engine.INVALID:
         detail = "another greenlet does the same on this stream"
+    if cause == "body-too-short":
+        warn(CAUSES[cause].message, QuicWarningPartialData)
     return error(
         cause,
         detail,

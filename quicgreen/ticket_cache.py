@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 
 import gevent
 
-from .exceptions import QuicWarningTicketStore
+from .exceptions import QuicWarningTicketStore, warn
 from .hub import Runtime, thread_id
 from .tickets import Ticket, TicketStore
 
@@ -129,7 +128,7 @@ class TicketCache:
             return
         self._paused_until = time.monotonic() + _PAUSE_S
         text = str(e) or type(e).__name__
-        warnings.warn(f"session tickets: {text}", QuicWarningTicketStore, stacklevel=4)
+        warn(f"session tickets: {text}", QuicWarningTicketStore)
 
 
 def _after_fork_in_child() -> None:

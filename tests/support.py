@@ -27,6 +27,9 @@ from quicgreen.stream import Stream
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
+WARNINGS = "error,ignore:Connection handshake took too long,ignore:round trips take"
+"""As this run's own (pyproject.toml), for other interpreters."""
+
 PATIENCE_S = 5.0
 """For what takes milliseconds; a busy machine gets the rest."""
 
@@ -293,7 +296,7 @@ def run_python(
     code: str, *arguments: str, timeout: float = 40, **environment: str | None
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in an interpreter of its own, with this file in reach. A value of None unsets."""
-    env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "error"}
+    env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": WARNINGS}
     for name, value in environment.items():
         env.pop(name, None)
         if value is not None:

@@ -25,7 +25,7 @@ def test_the_installed_command_is_the_module() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["serve", "fetch", "ping", "tickets", "info", "--version"]),
+        ([], ["serve", "fetch", "ping", "tickets", "info", "explain", "--version"]),
         (
             ["serve"],
             ["MODULE:HANDLER", "--bind", "--certfile", "--no-patch", "--graceful-timeout", "--early-data"],
@@ -36,6 +36,7 @@ def test_the_installed_command_is_the_module() -> None:
         (["tickets"], ["list", "show", "export", "import", "clear"]),
         (["tickets", "export"], ["KEY_OR_HOST", "--output", "--store"]),
         (["info"], ["key"]),
+        (["explain"], ["CODE_OR_NAME"]),
     ],
 )
 def test_help(command: list[str], words: list[str]) -> None:

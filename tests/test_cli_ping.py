@@ -15,7 +15,7 @@ from support import serving, wait_until
 
 import quicgreen
 from quicgreen._contexts import self_signed
-from quicgreen.testing import Certificate
+from quicgreen.testing import Certificate, Link
 
 MS = r"\d+\.\d{3}"
 
@@ -47,6 +47,13 @@ def test_ping(early: bool) -> None:
         assert re.fullmatch(pattern, line := next(lines)), line
     assert next(lines, None) is None
     assert [(r.method, r.path) for r in site.seen] == [("HEAD", "/")] * 5
+
+
+def test_a_slow_handshake_is_told_of_in_a_line() -> None:
+    with serving(Site()) as server, Link(server.address, delay_ms=550) as link:
+        result = run_process("ping", "-k", "-c", "1", f"127.0.0.1:{link.port}")
+    assert result.returncode == 0
+    assert complaint(result).startswith("warning: Connection handshake took too long: ")
 
 
 def test_the_summary_is_of_the_round_trips() -> None:

@@ -429,6 +429,9 @@ APP, REMOTE = _engine.APP, _engine.REMOTE
         (APP, 0x100, "", "closed-here", True),
         (APP, 0x0, "", "closed-here", True),
         (APP, 0x106, "", "violation-by-peer", True),
+        (0, 0x7, "", "unknown-frame", True),
+        (APP, 0x105, "unknown frame type 0x6 (HTTP/2's)", "unknown-frame", True),
+        (APP | REMOTE, 0x105, "unknown frame type 0x6", "violation-here", True),
     ],
 )
 def test_the_cause_of_an_end(flags: int, code: int, text: str, cause: str, sent: bool) -> None:
@@ -436,7 +439,7 @@ def test_the_cause_of_an_end(flags: int, code: int, text: str, cause: str, sent:
     assert e.cause == cause
     assert type(e) is exceptions.CAUSES[cause].exception
     assert e.request_sent is sent
-    detail = text.removeprefix("invalid certificate: ")
+    detail = text.removeprefix("invalid certificate: ").removeprefix("unknown frame type ")
     assert detail in str(e)
 
 

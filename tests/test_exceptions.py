@@ -3,10 +3,13 @@ from __future__ import annotations
 import errno
 import inspect
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
+from greenlet import greenlet
 
-from quicgreen import exceptions
+from quicgreen import exceptions, settings
 from quicgreen.exceptions import CAUSES, QuicException, QuicWarning, code_name, error
 
 CLASSES = [c for c in vars(exceptions).values() if inspect.isclass(c) and issubclass(c, QuicException)]
@@ -101,6 +104,33 @@ def test_an_exception_survives_pickling_with_what_it_knows() -> None:
         True,
     )
     assert "the peer reset the stream: x" in str(e)
+
+
+def test_a_warning_names_the_line_that_called_into_the_package(file: Any) -> None:
+    """However deep in it the reason was found."""
+    with pytest.warns(exceptions.QuicWarning) as caught:
+        settings.load(file)
+    assert {w.filename for w in caught} == {__file__}
+    namespace = {"__name__": "quicgreen.elsewhere", "warn": exceptions.warn, "kind": exceptions.QuicWarning}
+    exec("def outer(): inner()\ndef inner(): warn('deep', kind)", namespace)
+    with pytest.warns(exceptions.QuicWarning, match="deep") as caught:
+        namespace["outer"]()
+    assert {w.filename for w in caught} == {__file__}
+
+
+def test_a_warning_where_nobody_called() -> None:
+    """A greenlet whose first function is the package's own."""
+    namespace = {"__name__": "quicgreen.elsewhere", "warn": exceptions.warn, "kind": exceptions.QuicWarning}
+    exec("def inner(): warn('alone', kind)", namespace)
+    with pytest.warns(exceptions.QuicWarning, match="alone"):
+        greenlet(namespace["inner"]).switch()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> dict[str, str]:
+    """An environment that names a configuration file with a name that is none."""
+    (tmp_path / "a.toml").write_text("[quicpro]\nnone = 1\n")
+    return {"QUICPRO_CONFIG": str(tmp_path / "a.toml")}
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ ALL = [(f"{p.__name__}.{name}", getattr(p, name)) for p in PACKAGES for name in 
 @pytest.mark.parametrize(("name", "value"), ALL, ids=[name for name, _ in ALL])
 def test_every_public_name_is_documented(name: str, value: Any) -> None:
     if not callable(value):
-        assert isinstance(value, int), "constants of errors: docs/errors.md is their page"
+        assert isinstance(value, int), "constants of errors: docs/ERROR_AND_EXCEPTION_REFERENCE.md is theirs"
         return
     found = dict(_documented(name, value))
     assert found

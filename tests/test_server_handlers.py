@@ -266,7 +266,7 @@ def test_a_handler_that_raises_after_its_response(size: int, how: str) -> None:
 def test_a_handler_that_does_not_answer() -> None:
     with reported() as errors, serving(lambda request: None) as server, connect(server) as connection:
         assert connection.get("/silent").status_code == 500
-        assert "without answering <Request GET /silent>" in str(errors[0][1])
+        assert "without answering: <Request GET /silent>" in str(errors[0][1])
 
 
 def test_a_handler_that_does_not_end_its_response() -> None:

@@ -398,16 +398,18 @@ def test_trailers_that_cannot_be_are_refused() -> None:
         (_engine.STOPPED, 0x100, "stopped", True),
         (_engine.REFUSED, 0x10B, "refused", True),
         (_engine.PROTOCOL, 0x10E, "malformed", False),
+        (_engine.SHORT, 0x10E, "body-too-short", False),
         (_engine.TOO_LARGE, 0, "head-too-large", False),
         (_engine.CLOSED, 0, "closed-here", False),
         (_engine.GONE, 0, "stream-gone", False),
         (_engine.STATE, 0, "state", False),
-        (_engine.NOMEM, 0, "engine", False),
+        (_engine.NOMEM, 0, "memory", False),
         (_engine.LIMIT, 0, "limit", False),
         (_engine.FORKED, 0, "fork", False),
         (-99, 0, "engine", False),
     ],
 )
+@pytest.mark.filterwarnings("ignore::quicgreen.QuicWarningPartialData")
 def test_the_cause_of_a_failure(result: int, code: int, cause: str, remote: bool) -> None:
     e = stream_error(-result, code)
     assert (e.cause, e.remote) == (cause, remote)

@@ -70,22 +70,84 @@ ROWS: dict[str, list[str]] = {
         "test_cli_info.py::test_a_setting_is_shown_as_php_shows_a_directive",
     ],
     # Errors, each by a real fault.
-    "D1": ["interop/test_faults.py::test_a_server_that_is_killed_and_comes_back"],
-    "D2": ["interop/test_faults.py::test_a_handler_that_raises"],
+    "D1": [
+        "interop/test_every_error.py::test_d1_connection",
+        "interop/test_faults.py::test_a_server_that_is_killed_and_comes_back",
+    ],
+    "D2": [
+        "interop/test_every_error.py::test_d2_stream",
+        "interop/test_faults.py::test_a_handler_that_raises",
+    ],
     "D3": [
+        "interop/test_every_error.py::test_d3_tls_handshake",
         "interop/test_faults.py::test_a_certificate_that_nobody_trusts",
         "interop/test_faults.py::test_no_common_protocol",
     ],
     "D4": [
-        "interop/test_faults.py::test_a_silent_port_takes_the_connect_timeout",
-        "interop/test_faults.py::test_a_handler_that_never_answers",
+        "interop/test_every_error.py::test_d4_timeout_of_a_handshake",
+        "interop/test_every_error.py::test_d4_timeout_of_an_answer",
     ],
-    "D5": ["test_h3.py::test_the_server_closes_the_connection"],
-    "D6": ["test_server.py::test_a_port_that_somebody_holds"],
-    "D7": ["test_urls.py::test_what_is_no_url_is_refused"],
+    "D5": [
+        "interop/test_every_error.py::test_d5_transport",
+        "interop/test_every_error.py::test_d5_an_unknown_quic_frame",
+        "interop/test_every_error.py::test_d5_we_are_told_of_an_unknown_frame",
+        "interop/test_every_error.py::test_d5_a_frame_of_http2",
+        "test_h3.py::test_the_server_closes_the_connection",
+    ],
+    "D6": [
+        "interop/test_every_error.py::test_d6_server",
+        "test_server.py::test_a_port_that_somebody_holds",
+    ],
+    "D7": [
+        "interop/test_every_error.py::test_d7_client",
+        "test_urls.py::test_what_is_no_url_is_refused",
+    ],
     "D8": [
+        "interop/test_every_error.py::test_d8_socket",
         "interop/test_faults.py::test_a_closed_port_fails_at_once",
         "interop/test_faults.py::test_a_name_that_does_not_exist",
+    ],
+    # Warnings, each by a real reason.
+    "D9": ["test_settings.py::test_a_name_that_is_not_known_is_warned_of"],
+    "D10": [
+        "interop/test_warnings.py::test_d10_a_handshake_that_took_long",
+        "interop/test_warnings.py::test_d10_round_trips_that_grew",
+        "interop/test_warnings.py::test_d10_each_connection_is_warned_of_by_itself",
+        "interop/test_warnings.py::test_the_hub_warns_of_nothing",
+    ],
+    "D12": [
+        "interop/test_warnings.py::test_d12_a_body_that_is_shorter_than_announced",
+        "interop/test_warnings.py::test_d12_a_body_that_is_read_in_pieces",
+        "interop/test_warnings.py::test_d12_a_datagram_that_is_cut",
+    ],
+    # Messages.
+    "D13": [
+        "interop/test_every_error.py::test_d3_tls_handshake",
+        "interop/test_every_error.py::test_d4_timeout_of_a_handshake",
+        "interop/test_every_error.py::test_d14_internal",
+        "interop/test_warnings.py::test_d10_a_handshake_that_took_long",
+        "interop/test_warnings.py::test_d13_an_unknown_frame_is_warned_of_with_its_number",
+        "interop/test_warnings.py::test_d13_what_is_reserved_to_be_skipped_is_not",
+    ],
+    # Codes: those of the classes above, and these.
+    "D14": [
+        "test_exceptions.py::test_the_constants_are_the_documented_numbers",
+        "interop/test_every_error.py::test_d14_ok_is_what_is_no_failure_of_ours",
+        "interop/test_every_error.py::test_d4_timeout_of_an_answer",
+        "interop/test_every_error.py::test_d14_invalid_state",
+        "interop/test_every_error.py::test_d14_connection_lost",
+        "interop/test_every_error.py::test_d3_tls_handshake",
+        "interop/test_every_error.py::test_d2_stream",
+        "interop/test_every_error.py::test_d5_transport",
+        "interop/test_every_error.py::test_d14_internal",
+        "interop/test_every_error.py::test_d14_unsupported_version",
+    ],
+    # The reference, whose recipes run.
+    "D15": [
+        "test_docs.py::test_the_generated_parts_of_the_page_of_errors_are_current",
+        "test_docs.py::test_every_row_of_the_page_of_errors_has_a_recipe_of_its_own",
+        "test_docs.py::test_an_example_prints_what_it_says",
+        "test_cli_explain.py::test_every_class_cause_and_warning_is_found_by_its_name",
     ],
     # The MCP table of errors, each by a real fault, in the documentation's form and in the protocol's own.
     "D16": [

@@ -34,7 +34,7 @@
 /* ---- cdef ---- */
 
 /* Changes with every change to a record, an option struct or a function of this file. */
-#define QG_ABI 3
+#define QG_ABI 4
 
 /* ---------------------------------------------------------------- results */
 
@@ -55,6 +55,7 @@
 #define QG_TOO_LARGE -14 /* does not fit a fixed buffer or a peer's limit */
 #define QG_REFUSED   -15 /* not processed by the peer: may be sent again */
 #define QG_UNABLE    -16 /* the peer has not announced that it can do this */
+#define QG_SHORT     -17 /* the body ended before its content-length */
 
 /* Text for a result code. Static. */
 const char *qg_error_text(int code);
@@ -295,6 +296,7 @@ typedef struct qg_counters {
     uint64_t send_errors;       /* the datagram was lost to an error of the system */
     uint64_t receive_overflows; /* the system dropped: socket buffer too small */
     uint64_t icmp_errors;
+    uint64_t datagrams_cut;  /* longer than the buffer: what did not fit is lost */
     uint64_t datagrams_junk; /* not QUIC, or for nobody */
     uint64_t unknown_connection_ids;
     uint64_t resets_sent;
@@ -316,6 +318,7 @@ typedef struct qg_counters {
     uint64_t requests_received;
     uint64_t responses_received;
     uint64_t messages_malformed; /* RFC 9114, section 4.1.2 */
+    uint64_t frames_unknown;     /* HTTP/3's, skipped; those reserved for that not included */
     uint64_t streams_reset_local;
     uint64_t streams_reset_remote;
     uint64_t keep_alives_sent;
@@ -480,6 +483,7 @@ typedef struct qg_conn_info {
     uint32_t extended_connect; /* the peer allows RFC 9220 */
     uint64_t max_datagram;     /* largest UDP payload now */
     uint64_t streams_left;     /* bidirectional streams that may be opened now */
+    uint64_t unknown_frame;    /* type of the first frame in frames_unknown; 0: none */
 } qg_conn_info;
 
 /* quiche's counters by quiche's names, for the connection and its active path. */

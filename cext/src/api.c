@@ -42,6 +42,7 @@ const char *qg_error_text(int code) {
         "too large",
         "not processed by the peer",
         "not announced by the peer",
+        "the body ended before its content-length",
     };
     return code <= 0 && -code < (int)(sizeof texts / sizeof *texts) ? texts[-code] : "unknown code";
 }
@@ -151,7 +152,8 @@ int qg_conn_info_of(qg_engine *e, uint64_t id, qg_conn_info *out) {
                           .endpoint = (uint32_t)conn->endpoint->index,
                           .extended_connect = conn->h3.peer_extended_connect,
                           .max_datagram = quiche_conn_max_send_udp_payload_size(conn->quiche),
-                          .streams_left = quiche_conn_peer_streams_left_bidi(conn->quiche)};
+                          .streams_left = quiche_conn_peer_streams_left_bidi(conn->quiche),
+                          .unknown_frame = conn->h3.unknown_frame};
     const uint8_t *text;
     size_t len;
     quiche_conn_application_proto(conn->quiche, &text, &len);

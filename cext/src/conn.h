@@ -76,6 +76,7 @@ typedef struct qg_h3 {
     uint64_t goaway_received; /* QG_NEVER: none */
     uint64_t max_push_id;     /* server: the last that was allowed; none is used */
     uint64_t peer_max_field_section_size;
+    uint64_t unknown_frame; /* type of the first one that was skipped; 0: none */
     bool control_seen, encoder_seen, decoder_seen;
     bool settings_seen;
     bool peer_extended_connect;

@@ -54,10 +54,6 @@ static int begin_frame(qg_stream *s, uint64_t type, uint64_t len) {
         }
         qg__conn_close(conn, true, H3_ID_ERROR, "push was not allowed");
         return QG_CLOSED;
-    case 0x2: /* these four were HTTP/2's */
-    case 0x6:
-    case 0x8:
-    case 0x9:
     case 0x3: /* CANCEL_PUSH, SETTINGS, GOAWAY, MAX_PUSH_ID, PRIORITY_UPDATE: control stream only */
     case 0x4:
     case 0x7:
@@ -66,7 +62,7 @@ static int begin_frame(qg_stream *s, uint64_t type, uint64_t len) {
     case 0xf0701:
         return unexpected(conn, "a control frame on a request stream");
     default:
-        return QG_OK; /* unknown: skipped (section 9) */
+        return qg__h3_skip_unknown(conn, type) ? QG_OK : QG_CLOSED;
     }
 }
 
@@ -207,7 +203,8 @@ static int feed(qg_stream *s, const uint8_t *p, size_t n, yield *y) {
     return QG_OK;
 }
 
-/* The stream ended: is the message whole? QG_STATE: a request that never began. */
+/* The stream ended: is the message whole? QG_SHORT: not its body; QG_STATE: a request that never
+ * began. */
 static int end_message(qg_stream *s) {
     if (s->frame.left > 0 || s->frame.header_len > 0) {
         qg__conn_close(s->conn, true, H3_FRAME_ERROR, "the stream ends inside a frame");
@@ -217,7 +214,7 @@ static int end_message(qg_stream *s) {
         return s->conn->is_server ? QG_STATE : QG_PROTOCOL;
     }
     if (s->content_length != QG_UNKNOWN_LENGTH && s->body_seen != s->content_length) {
-        return QG_PROTOCOL;
+        return QG_SHORT; /* feed sees to it that it is not longer */
     }
     s->recv_state = QG_RECV_DONE;
     return QG_OK;

@@ -32,7 +32,7 @@ bool qg__h3_say_held(qg_conn *conn);
 bool qg__h3_resume(qg_stream *stream);
 
 /* Body bytes into `out`. Returns how many (0 only at the end), with *fin; QG_AGAIN, QG_RESET,
- * QG_CLOSED, or QG_PROTOCOL when the message turned out malformed. */
+ * QG_CLOSED, or QG_PROTOCOL or QG_SHORT when the message turned out malformed. */
 int64_t qg__h3_read(qg_stream *stream, uint8_t *out, size_t capacity, bool *fin);
 
 /* Offer body bytes: a DATA frame of what fits. Returns as qg__stream_send. */

@@ -119,6 +119,7 @@ static int udp_receive(qg_datapath *dp, qg_dgram *out, int max) {
         d->to = dp->local;
         read_control(u, m, d);
         dp->counters->bytes_received += d->len;
+        dp->counters->datagrams_cut += (m->msg_flags & MSG_TRUNC) != 0;
     }
     return n;
 }

@@ -1,4 +1,5 @@
-"""The command line: `quicgreen serve`, `fetch`, `ws`, `ping`, `tickets` and `info`, a module each.
+"""The command line: `quicgreen serve`, `fetch`, `ws`, `ping`, `tickets`, `info` and `explain`, a module
+each.
 
 Options bear the names that curl, ping and gunicorn gave them.
 """
@@ -12,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..exceptions import QuicException
-from . import fetch, info, ping, serve, tickets, ws
-from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, words
+from . import explain, fetch, info, ping, serve, tickets, ws
+from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, warn, warnings_to, words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        status = command(options)
+        with warnings_to(warn):
+            status = command(options)
         flush(sys.stdout)
         return status
     except QuicException as e:
@@ -48,4 +50,5 @@ def _parser() -> argparse.ArgumentParser:
     ping.add(commands.add_parser("ping", help="time handshakes and round trips to a server"))
     tickets.add(commands.add_parser("tickets", help="look after the session tickets that are kept"))
     info.add(commands.add_parser("info", help="versions, settings, what the system offers, and defaults"))
+    explain.add(commands.add_parser("explain", help="what a code or the name of an error means"))
     return parser

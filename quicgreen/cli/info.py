@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__, settings
 from ..session_modes import choose
-from .output import EXIT_NOTHING, complain, put, warn, warnings_to
+from .output import EXIT_NOTHING, complain, put
 from .stores import describe, mode_of_commands, without_password
 
 _SETTINGS = "quicpro."
@@ -22,8 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    with warnings_to(warn):
-        values = information()
+    values = information()
     key = options.key
     if key is None:
         lines = [f"{name} => {value}\n" for name, value in values.items()]

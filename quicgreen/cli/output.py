@@ -21,6 +21,7 @@ EXIT_CODES = {
     "name": 6,
     "unreachable": 7,
     "version": 7,
+    "body-too-short": 18,
     "http-status": 22,
     "websocket-status": 22,
     "ticket": 26,

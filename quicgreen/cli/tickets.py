@@ -20,7 +20,7 @@ from ..exceptions import error
 from ..tickets import Ticket, TicketStore, ticket_key
 from ..urls import split_authority
 from . import stores, trust
-from .output import EXIT_NOTHING, EXIT_READ, OutputError, complain, put, tell, warn, warnings_to
+from .output import EXIT_NOTHING, EXIT_READ, OutputError, complain, put, tell
 from .session_file import HEADER, from_line, to_line, write_privately
 
 _Entry = tuple[str, Ticket]
@@ -69,15 +69,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     run: Callable[[argparse.Namespace, TicketStore], int] = options.run
-    with warnings_to(warn):
-        store = stores.at(options.store, make=options.makes) if options.store else stores.in_force()
-        try:
-            if not stores.is_shared(store):
-                mode = stores.mode_of_commands().name
-                raise error("argument", f"session mode {mode} keeps tickets in memory; --store names a place")
-            return run(options, store)
-        finally:
-            store.close()
+    store = stores.at(options.store, make=options.makes) if options.store else stores.in_force()
+    try:
+        if not stores.is_shared(store):
+            mode = stores.mode_of_commands().name
+            raise error("argument", f"session mode {mode} keeps tickets in memory; --store names a place")
+        return run(options, store)
+    finally:
+        store.close()
 
 
 # ------------------------------------------------------------------ which

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import gevent
 from gevent import GreenletExit
 from greenlet import getcurrent
 
 from .. import fields, h3
-from .._engine import BODY_LEN, HEAD_LEN, STATUS
+from .._engine import BODY_LEN, FIN, FLAGS, HEAD_LEN, MORE, STATUS
 from ..client import DEFAULT_HEADERS, Connection, RequestHeaders, join
 from ..configuration import Timeout
 from ..exceptions import QuicException, error
@@ -23,6 +25,14 @@ from .session import Session, milliseconds, milliseconds_or_none
 
 _REQUESTS_MAX = 4096
 """Whose responses nobody received: what is forgotten there would stay for as long as the session."""
+
+_BATCH = 65536
+"""Bytes of bodies that wait for each other when one comes upon the other: as much as the engine keeps."""
+
+_BATCH_S = 0.001
+"""And for how long at most."""
+
+_WHOLE = FIN | MORE
 
 _NOTHING: dict[str, str] = {}
 
@@ -40,10 +50,13 @@ class ClientSession(Session):
         self.config = config
         self.limit: Timeout = config.timeout()
         self._body_max: int = config.get("max_body_bytes")
-        self._early_methods = frozenset(config.get("early_data_methods"))
+        self.early_methods = frozenset(config.get("early_data_methods"))
+        """What may be sent before the handshake is complete, where it could be replayed."""
         self._requests: dict[int, Exchange] = {}
         self._next_id = 0
         self._held = 0  # requests that are not on their way
+        self._written = 0  # bytes of bodies since the network had its last turn
+        self._turned_at = 0.0
         self._askers = Askers()
         self.anyone: list[Asker] = []
         """Who polls without having asked for something."""
@@ -118,7 +131,7 @@ class ClientSession(Session):
             exchange.held, exchange.host = head, host
             exchange.declared, exchange.named = declared, named
         else:
-            exchange.send(head, data, declared, self.may_be_early(method))
+            exchange.send(head, data, declared, method in self.early_methods)
         return exchange
 
     def _check_protocol(self) -> None:
@@ -133,10 +146,6 @@ class ClientSession(Session):
         self._heads[path] = head
         return head
 
-    def may_be_early(self, method: str) -> bool:
-        """Before the handshake is complete, where it could be replayed."""
-        return method in self._early_methods
-
     def prefix(self, method: str, host: str | None) -> bytes:
         """The head's begin, encoded."""
         if host is not None:
@@ -150,20 +159,24 @@ class ClientSession(Session):
 
     def _let_go(self, exchange: Exchange | None = None) -> None:
         """Requests that waited for a body get none: the calling greenlet's, and this one."""
+        if thread_id() != self._runtime.thread:
+            self._runtime.check("this session")
         asker = self._askers.get(id(getcurrent()))
         if asker is not None and asker.held is not None:
-            self._unhold(asker).send_held()
+            held, asker.held = asker.held, None
+            self._held -= 1
+            held.send_held()
         if exchange is not None and exchange.held is not None:
-            self._unhold(self._holder(exchange)).send_held()
+            self._unhold(exchange)
+            exchange.send_held()
 
-    def _holder(self, exchange: Exchange) -> Asker:
-        return next(asker for asker in self._askers.values() if asker.held is exchange)
-
-    def _unhold(self, asker: Asker) -> Exchange:
-        exchange, asker.held = asker.held, None
-        assert exchange is not None
+    def _unhold(self, exchange: Exchange) -> None:
+        """It is sent now, whoever's it was: that greenlet may be gone."""
         self._held -= 1
-        return exchange
+        for asker in self._askers.values():
+            if asker.held is exchange:
+                asker.held = None
+                break
 
     def send_body_chunk(self, number: int, data: Any) -> int:
         """See `quiche_h3_send_body_chunk`."""
@@ -172,6 +185,7 @@ class ClientSession(Session):
             data = data.encode()
         elif not isinstance(data, (bytes, bytearray, memoryview)):
             raise error("argument", f"a piece of a body is bytes or text, not {type(data).__name__}")
+        self._written += len(data)
         return exchange.write_piece(data)
 
     def finish_body(self, number: int) -> None:
@@ -182,7 +196,8 @@ class ClientSession(Session):
         exchange = self._find(number)
         if self._held:
             if exchange.held is not None:
-                self._unhold(self._holder(exchange)).begin_body()
+                self._unhold(exchange)
+                exchange.begin_body()
             self._let_go()
         return exchange
 
@@ -190,12 +205,23 @@ class ClientSession(Session):
 
     def receive_response(self, number: int) -> CompleteResponse | None:
         """See `quicpro_receive_response`."""
-        exchange = self._asked(number)
+        exchange = self._requests.get(number) if number.__class__ is int else None
+        if exchange is None or self._closed:
+            exchange = self._find(number)
+        if self._held:
+            self._let_go(exchange)
         record = exchange._record
         if record is not None:
-            if exchange.came_whole and record[BODY_LEN] <= self._body_max:
+            if (
+                record[FLAGS] & _WHOLE == FIN
+                and exchange._number < 0
+                and exchange.failure is None
+                and record[BODY_LEN] <= self._body_max
+            ):  # most come whole
                 del self._requests[number]
-                for asker in exchange.askers:
+                if exchange.asker is not None:
+                    exchange.asker.requests -= 1
+                for asker in exchange.others:
                     asker.requests -= 1
                 head, data = record[HEAD_LEN], exchange._data
                 return CompleteResponse(record[STATUS], data[:head], data[head:])
@@ -206,7 +232,9 @@ class ClientSession(Session):
         elif exchange.failure is not None:
             self._forget(exchange)
             raise exchange.failure
-        exchange.add(self._askers.get(id(getcurrent())) or self._askers.new())
+        asker = self._askers.get(id(getcurrent())) or self._askers.new()
+        if exchange.asker is not asker:
+            exchange.add(asker)
         return None
 
     def _collect(self, exchange: Exchange) -> bool:
@@ -280,7 +308,6 @@ class ClientSession(Session):
         """The request whose response is asked for."""
         exchange = self._find(number)
         if self._held:
-            self._runtime.check("this session")
             self._let_go(exchange)
         return exchange
 
@@ -312,7 +339,7 @@ class ClientSession(Session):
             return
         if asker.news:
             asker.news = False
-            runtime.turn()
+            self._turn()
             return
         if self._closed or self.connection._why is not None or self._held:
             self._check()
@@ -322,7 +349,7 @@ class ClientSession(Session):
                 token = asker.token = runtime.new_token()
                 runtime.wait_for(token, seconds)
             else:
-                runtime.turn()
+                self._turn()
         except GreenletExit:
             self._abandon(asker)
             raise
@@ -337,7 +364,7 @@ class ClientSession(Session):
         if self._held:
             self._let_go()
         if not seconds:
-            self._runtime.turn()
+            self._turn()
             return
         asker = Asker()
         self.anyone.append(asker)
@@ -348,6 +375,17 @@ class ClientSession(Session):
             self.anyone.remove(asker)
         if not asker.news:
             self._check()
+
+    def _turn(self) -> None:
+        """One turn of the loop. Pieces of a body that come one upon the other leave together, as those that
+        are larger do: what a turn of the network costs does not depend on its bytes."""
+        now = time.monotonic()
+        if 0 < self._written < _BATCH and now - self._turned_at < _BATCH_S:
+            gevent.sleep(0)
+            return
+        self._written = 0
+        self._turned_at = now
+        self._runtime.turn()
 
     # ---------------------------------------------------------------- the end
 
@@ -374,9 +412,9 @@ class ClientSession(Session):
             raise error("limit", f"{_REQUESTS_MAX} responses that nobody received")
 
     def _begin_close(self) -> None:
-        for asker in list(self._askers.values()):
-            if asker.held is not None:
-                exchange = self._unhold(asker)
+        for exchange in list(self._requests.values()) if self._held else ():
+            if exchange.held is not None:
+                self._unhold(exchange)
                 if not self.connection.closed:
                     exchange.send_held()
         for exchange in list(self._requests.values()):

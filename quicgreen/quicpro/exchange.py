@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._engine import FIN, FLAGS, MORE
 from ..bodies import Tally
 from ..exceptions import error
 from ..headers import Headers
@@ -15,9 +14,6 @@ from .asker import Asker
 
 if TYPE_CHECKING:
     from .client_session import ClientSession
-
-
-_WHOLE = FIN | MORE
 
 
 class Exchange(Outstanding):
@@ -53,8 +49,9 @@ class Exchange(Outstanding):
         elif asker is not None:
             if self.failure is None:
                 asker.news = True
-            if asker.token:
-                self._runtime.answer(asker.token)
+            token = asker.token
+            if token:
+                self._runtime.answer(token)
 
     @property
     def askers(self) -> tuple[Asker, ...]:
@@ -79,14 +76,6 @@ class Exchange(Outstanding):
         else:
             self.others = tuple(a for a in self.others if a is not asker)
 
-    @property
-    def came_whole(self) -> bool:
-        """With its body, in one; and nothing of the request is left to be sent."""
-        record = self._record
-        return (
-            record is not None and record[FLAGS] & _WHOLE == FIN and self._number < 0 and self.failure is None
-        )
-
     # ---------------------------------------------------------------- sending
 
     def begin_body(self) -> None:
@@ -105,7 +94,11 @@ class Exchange(Outstanding):
         """It gets none."""
         head, self.held = self.held, None
         assert head is not None
-        self.send(head, None, self.declared, self.session.may_be_early(self._method))
+        early = self._method in self.session.early_methods
+        if self.declared:
+            self.send(head, None, self.declared, early)
+        else:
+            self.submit(head, b"", early)
 
     def write_piece(self, data: bytes | bytearray | memoryview) -> int:
         """Send more of the body."""

@@ -18,7 +18,7 @@ from ..exceptions import QUIC_ERROR_INTERNAL, QUIC_ERROR_OK, QUIC_ERROR_TIMEOUT,
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 failed: dict[int, tuple[int, Any]] = {}
-"""(code, reference) of greenlets whose last call failed, by their `id`; an entry goes with its greenlet. While
+"""(code, reference) of greenlets whose last call failed, by their `id`; an entry goes with its greenlet. When
 there is none a success has nothing to note."""
 
 

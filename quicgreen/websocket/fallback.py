@@ -211,7 +211,8 @@ def _dial(host: str, port: int, deadline: float | None) -> Any:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as e:
-        raise error("name", f"{host}: {e}", request_sent=False) from None
+        why = getattr(e, "strerror", None) or e
+        raise error("name", f"{host}: {why}", request_sent=False) from None
     failure: OSError | None = None
     for number, (family, kind, protocol, _, address) in enumerate(found):
         sock = socket.socket(family, kind, protocol)

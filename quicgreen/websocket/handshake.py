@@ -319,7 +319,9 @@ def _ask(
         record = runtime.wait(token)
         if record[TYPE] != RESPONSE:
             raise failure(connection, record, Timeout.of(open_timeout))
-        return stream, record, engine.take(record)
+        data = engine.take(record)
+        connection.look()
+        return stream, record, data
     except BaseException:
         if not engine.closed:
             engine.release(connection.id, stream)

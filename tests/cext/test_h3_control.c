@@ -110,6 +110,8 @@ TEST(settings_split_at_every_byte) {
         turn(&r);
         CHECK_EQ(qg_conn_info_of(r.client.engine, r.conn, &info), QG_OK);
         CHECK(info.extended_connect);
+        CHECK_EQ(info.unknown_frame, 0x4021); /* the first of two that are not grease */
+        CHECK_EQ(r.client.counters.frames_unknown, 2);
         CHECK_EQ(conn_at(&r.client, r.conn)->h3.peer_max_field_section_size, 1024);
         still_serves(&r);
         rig_close(&r);

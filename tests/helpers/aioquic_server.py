@@ -11,7 +11,12 @@ Beside routes.py's:
     /refuse        RESET_STREAM with H3_REQUEST_REJECTED, nothing else
     /goaway        CONNECTION_CLOSE with H3_NO_ERROR instead of an answer
     /breach        a frame that may not be there (H3_FRAME_UNEXPECTED)
-    /counters      JSON: what this server has seen
+    /short/N       announces N bytes and sends one less
+    /frame/TYPE    an HTTP/3 frame of this type (hexadecimal) before the answer
+    /quic-frame/TYPE
+                   a QUIC frame of this type instead of an answer
+    /blames/TYPE   CONNECTION_CLOSE for a QUIC frame of this type, which did not come
+    /counters      JSON: what this server has seen, and the codes with which clients closed
 Options
     tickets     "early": offers session tickets and takes early data; "forgets": offers them and knows none
                 when it sees one again
@@ -45,6 +50,7 @@ COUNTERS = {
     "resets": 0,
     "stops": 0,
     "terminated": 0,
+    "codes": [],
 }
 
 
@@ -82,7 +88,7 @@ class Http(QuicConnectionProtocol):
         pseudo = dict(fields)
         path = pseudo[b":path"].decode()
         what, *arguments = path.strip("/").split("/")
-        special = getattr(self, f"do_{what}", None)
+        special = getattr(self, f"do_{what.replace('-', '_')}", None)
         if special is not None:
             special(stream, *arguments)
         elif what != "early":
@@ -146,6 +152,23 @@ class Http(QuicConnectionProtocol):
         # SETTINGS on a request stream (RFC 9114, section 7.2.4).
         self._quic.send_stream_data(stream, encode_uint_var(4) + encode_uint_var(0))
 
+    def do_short(self, stream, size):
+        self.head(stream, 200, (b"content-length", size.encode()))
+        self.http.send_data(stream, b"x" * (int(size) - 1), True)
+
+    def do_frame(self, stream, kind):
+        self._quic.send_stream_data(stream, encode_uint_var(int(kind, 16)) + encode_uint_var(3) + b"???")
+        self.head(stream)
+        self.http.send_data(stream, b"after it", True)
+
+    def do_quic_frame(self, stream, kind):
+        # aioquic sends what it knows; here a PING becomes something else.
+        self._quic._write_ping_frame = lambda builder, *rest: builder.start_frame(int(kind, 16), capacity=16)
+        self._quic.send_ping(1)
+
+    def do_blames(self, stream, kind):
+        self._quic.close(error_code=7, frame_type=int(kind, 16), reason_phrase="never heard of it")
+
     def do_counters(self, stream):
         self.head(stream)
         self.http.send_data(stream, json.dumps(COUNTERS).encode(), True)
@@ -185,6 +208,7 @@ def count(event):
         COUNTERS["stops"] += 1
     elif isinstance(event, events.ConnectionTerminated):
         COUNTERS["terminated"] += 1
+        COUNTERS["codes"] = [*COUNTERS["codes"], event.error_code][-50:]
 
 
 async def main() -> None:
