@@ -239,7 +239,9 @@ class Outstanding:
         """Bytes that are here, b"" maybe at the end; None when there are none yet."""
         if self._token:
             return None
-        response = self._response or self._begin_body()
+        response = self._response
+        if response is None:  # not `or`: a response with an error status is false
+            response = self._begin_body()
         if response._inline:
             piece = response._rest_inline()
             response._inline = 0
