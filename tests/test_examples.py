@@ -206,7 +206,7 @@ def test_stats_and_qlog(certificate: Certificate, tmp_path: Path) -> None:
     with answering(hello, certificate) as port:
         run("stats_and_qlog", "127.0.0.1", port, path)
     records = [json.loads(text) for text in path.read_text().split("\x1e") if text.strip()]
-    assert "qlog_version" in records[0]
+    assert records[0]["serialization_format"] == "JSON-SEQ"
     assert any("packet" in str(record.get("name")) for record in records[1:])
 
 
