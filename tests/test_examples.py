@@ -23,7 +23,7 @@ import pytest
 from gevent.event import Event
 from helpers.examples import EXAMPLES, Example, Served, answering, run
 from helpers.processes import Peer, run_client
-from support import hello, wait_until
+from support import check_python_in_thread, hello, wait_until
 
 import quicgreen
 from quicgreen.testing import Certificate
@@ -71,6 +71,27 @@ def test_every_example_says_why_and_is_run(script: Path) -> None:
     assert f"    python examples/{script.name}" in said
     tests = "".join(p.read_text() for p in TESTS.glob("test_*.py"))
     assert f'"{script.stem}"' in tests
+
+
+@pytest.mark.parametrize(
+    "name", ["streaming_post", "websocket_server", "sse_chat_completion", "mcp_tool_call"]
+)
+def test_they_work_patched_by_gevent_too(name: str) -> None:
+    run = check_python_in_thread(
+        """
+        import sys
+        from gevent import monkey
+
+        monkey.patch_all()
+        import runpy
+
+        sys.argv = sys.argv[1:]
+        sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        """,
+        str(EXAMPLES / f"{name}.py"),
+    )
+    assert run
 
 
 def test_what_an_example_starts_does_not_outlive_it() -> None:
