@@ -115,6 +115,7 @@ typedef struct qg_conn {
     bool retire;      /* to be drained: too many streams were abandoned */
     bool goaway_due;  /* QG_EVENT_GOAWAY is to be said */
     bool finishing;   /* to be closed once nothing is under way */
+    bool parting;     /* nothing is: the client may close it by itself, for a little while */
 
     qg_timer quic;  /* quiche's next timeout */
     qg_timer phase; /* the handshake's deadline; the second GOAWAY; who has not read by then */
