@@ -79,9 +79,10 @@ def closing_error(flags: int, code: int, text: str, where: str = "") -> QuicExce
     application = bool(flags & _engine.APP)
     if not application and code == _FRAME_ENCODING_ERROR:
         # quiche says no type, and the peer's CONNECTION_CLOSE does (RFC 9000, section 19.19), which it drops.
-        return error("unknown-frame", text or "or one that is badly encoded", wire_code=code, remote=remote)
+        detail, joint = (text, ": ") if text else ("or one that is badly encoded", ", ")
+        return error("unknown-frame", detail, wire_code=code, remote=remote, joint=joint)
     if not remote and text.startswith(_UNKNOWN_FRAME):
-        return error("unknown-frame", text.removeprefix(_UNKNOWN_FRAME), wire_code=code)
+        return error("unknown-frame", text.removeprefix(_UNKNOWN_FRAME), wire_code=code, joint=" ")
     name = code_name(code, application)
     detail = f"{name}: {text}" if text else name
     if code == (H3_NO_ERROR if application else 0) or (application and code == 0):
@@ -94,7 +95,7 @@ def closing_error(flags: int, code: int, text: str, where: str = "") -> QuicExce
 
 
 _LOOK_S = 1.0
-"""How often a connection is looked at while it is used: it costs some microseconds."""
+"""How often a connection is looked at while it is used (docs/decisions/018)."""
 
 _SLOWER = 4
 """Round trips this many times as long as the quickest: queues on the way are full, or it is another way."""
@@ -435,10 +436,11 @@ class ClientConnection(BaseConnection):
     def look(self) -> None:
         """Warn of what is slow and of what was dropped, each once. For greenlets that use the connection,
         when `look_at` has passed: nothing in the hub warns, and no request pays for it."""
-        self.look_at = time.monotonic() + _LOOK_S
+        now = time.monotonic()
         engine = self._engine
-        if engine.closed:
+        if now < self.look_at or engine.closed:
             return
+        self.look_at = now + _LOOK_S
         self._warn_slow()
         frame = (engine.conn_info(self.id) or {}).get("unknown_frame")
         if frame and self._first("frame"):

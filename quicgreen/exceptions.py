@@ -1,7 +1,7 @@
 """What can go wrong, told once.
 
     QuicException(OSError)
-    ├── QuicConnectionException(ConnectionError)   the connection ended, or could not be made or kept
+    ├── QuicConnectionException(ConnectionError)   there is no connection, or it ended
     │   └── QuicSocketException                    ... by the network: no name, no route, nobody there
     ├── QuicStreamException                        one request or stream failed; the others go on
     ├── QuicTlsHandshakeException                  certificate, name, protocol or another TLS alert
@@ -61,9 +61,12 @@ class QuicException(OSError):
 
 
 class QuicConnectionException(QuicException, ConnectionError):
-    """The connection ended, or could not be made or kept: before there was one by the network
-    (`QuicSocketException`, which this catches too). TLS has a class of its own
-    (`QuicTlsHandshakeException`)."""
+    """There is no connection, or it ended. Handshakes that fail for TLS (`QuicTlsHandshakeException`) or for
+    time (`QuicTimeoutException`) have their own classes."""
+
+
+class QuicSocketException(QuicConnectionException):
+    """The network: no such name, no route, or nobody listens there. `errno` tells when the system did."""
 
 
 class QuicStreamException(QuicException):
@@ -93,10 +96,6 @@ class QuicServerException(QuicException):
 
 class QuicClientException(QuicException):
     """Something was used in a way that cannot work; nothing was sent."""
-
-
-class QuicSocketException(QuicConnectionException):
-    """The network: no such name, no route, or nobody listens there. `errno` tells when the system did."""
 
 
 class QuicWarning(UserWarning):
@@ -404,10 +403,11 @@ def error(
     remote: bool = False,
     request_sent: bool = True,
     errno: int | None = None,
+    joint: str = ": ",
 ) -> QuicException:
     """The exception for `cause`, ready to be raised: what, the detail, and what to do next."""
     row = CAUSES[cause]
-    what = f"{row.message}: {detail}" if detail else row.message
+    what = f"{row.message}{joint}{detail}" if detail else row.message
     exception = row.exception(f"{what} ({row.advice})")
     exception.cause = cause
     exception.code = row.code

@@ -36,7 +36,7 @@ from .configuration import Timeout, microseconds
 from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .messages import Response
-from .stream import H3_REQUEST_CANCELLED, Stream, stream_error
+from .stream import H3_REQUEST_CANCELLED, Stream, stream_error, told
 from .upload import Upload
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -178,7 +178,7 @@ def exchange(
     if record[TYPE] != RESPONSE:
         why = failure(connection, record, limit)
         connection.look()  # the way may be slow
-        raise why
+        raise told(why)
     offset = record[OFFSET]
     data = engine.arena[offset : offset + record[HEAD_LEN] + record[BODY_LEN]]
     now = time.monotonic()
@@ -226,7 +226,7 @@ def _upload(
         upload = Upload(connection, number, body, declared, limit, token)
         record = runtime.wait(token)
         if record[TYPE] != RESPONSE:
-            raise failure(connection, record, limit)
+            raise told(failure(connection, record, limit))
         data = engine.take(record)
         elapsed = time.monotonic() - started
         connection.look()

@@ -10,13 +10,25 @@ from __future__ import annotations
 from typing import Any
 
 from . import h3
-from ._engine import BODY_LEN, FIN, FLAGS, HEAD_LEN, INLINE_MAX, MORE, OFFSET, RESPONSE, STATUS, STREAM, TYPE
+from ._engine import (
+    BODY_LEN,
+    FIN,
+    FLAGS,
+    HEAD_LEN,
+    INLINE_MAX,
+    MORE,
+    OFFSET,
+    RESPONSE,
+    STATUS,
+    STREAM,
+    TYPE,
+)
 from .configuration import Timeout
 from .connection import ClientConnection
 from .exceptions import QuicException, error
 from .headers import Headers
 from .messages import Response
-from .stream import H3_REQUEST_CANCELLED, Stream
+from .stream import H3_REQUEST_CANCELLED, Stream, told
 from .upload import Upload, expect_response
 
 _FIN_MORE = FIN | MORE
@@ -34,6 +46,7 @@ class Outstanding:
 
     failure: Exception | None = None
 
+    _instead = ""  # what to do with a body that is too large, for the error's text
     _token = 0  # of the event that is waited for: the head, or more of the body
     _number = -1  # the stream's, where it was opened for a body that is sent in pieces
     _body: Stream | None = None  # of the request, while its pieces are given
@@ -173,9 +186,9 @@ class Outstanding:
         return None if self._response is None else self._response.trailers
 
     def check(self) -> None:
-        """Raise what `failure` says."""
+        """Raise why it failed, if it did."""
         if self.failure is not None:
-            raise self.failure
+            raise told(self.failure) if isinstance(self.failure, QuicException) else self.failure
 
     def collect(self, limit: int) -> bool:
         """Take what came of the body; True when the response is here to its end.
@@ -207,7 +220,7 @@ class Outstanding:
 
     def _too_large(self, limit: int) -> QuicException:
         self.give_up()
-        return error("body-too-large", f"more than {limit} bytes")
+        return error("body-too-large", f"more than {limit} bytes{self._instead}")
 
     def body(self) -> bytes:
         """What was collected and not taken."""

@@ -50,8 +50,7 @@ _MALFORMED = ("malformed", "body-too-short")
 
 
 def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True) -> QuicException:
-    """The exception for a result code of the engine (given positive) and the peer's code. Who has read a
-    part of a body already is warned, too, that there is no more."""
+    """The exception for a result code of the engine (given positive) and the peer's code."""
     cause = _CAUSES.get(result, "engine")
     by_peer = cause in ("reset", "stopped", "refused")
     detail = ""
@@ -62,8 +61,6 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
         detail = f"code {code}" if raw else code_name(code, True)
     elif result == -_engine.INVALID:
         detail = "another greenlet does the same on this stream"
-    if cause == "body-too-short":
-        warn(CAUSES[cause].message, QuicWarningPartialData)
     return error(
         cause,
         detail,
@@ -71,6 +68,14 @@ def stream_error(result: int, code: int, *, raw: bool = False, sent: bool = True
         remote=by_peer,
         request_sent=sent and cause != "refused",
     )
+
+
+def told(e: QuicException) -> QuicException:
+    """`e`, which is about to be raised in a greenlet of the application: who has a part of a body, or may
+    have one, is warned as well."""
+    if e.cause == "body-too-short":
+        warn(CAUSES[e.cause].message, QuicWarningPartialData)
+    return e
 
 
 class Stream:
@@ -154,7 +159,7 @@ class Stream:
                     self._end_reading(flags)
                 return n
             if n != AGAIN:
-                raise self._failure(n, code)
+                raise told(self._failure(n, code))
             self._wait(token, "reading")
 
     def read_now(self, buffer: Any, call: Callable[[Record], Any]) -> tuple[int, int]:
@@ -175,7 +180,7 @@ class Stream:
                 self._end_reading(flags)
             return n, 0
         if n != AGAIN:
-            raise self._failure(n, code)
+            raise told(self._failure(n, code))
         runtime.targets[token] = call
         return -1, token
 
@@ -291,7 +296,7 @@ class Stream:
             raise
         problem = self.problem(record, doing)
         if problem is not None:
-            raise problem
+            raise told(problem)
 
     def problem(self, record: Record, doing: str) -> QuicException | None:
         """What went wrong with a wait, if this event says so."""

@@ -409,7 +409,6 @@ def test_trailers_that_cannot_be_are_refused() -> None:
         (-99, 0, "engine", False),
     ],
 )
-@pytest.mark.filterwarnings("ignore::quicgreen.QuicWarningPartialData")
 def test_the_cause_of_a_failure(result: int, code: int, cause: str, remote: bool) -> None:
     e = stream_error(-result, code)
     assert (e.cause, e.remote) == (cause, remote)

@@ -96,6 +96,8 @@ class ClientSession(Session):
         connection = self.connection
         if self._closed or connection._why is not None or thread_id() != self._runtime.thread:
             self._check()
+        if time.monotonic() > connection.look_at:
+            connection.look()
         if self._held:
             self._let_go()
         if len(self._requests) >= _REQUESTS_MAX:
@@ -231,7 +233,7 @@ class ClientSession(Session):
                 )
         elif exchange.failure is not None:
             self._forget(exchange)
-            raise exchange.failure
+            exchange.check()
         asker = self._askers.get(id(getcurrent())) or self._askers.new()
         if exchange.asker is not asker:
             exchange.add(asker)

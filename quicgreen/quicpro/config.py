@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +17,7 @@ from ..exceptions import (
     QuicWarningDeprecatedFeature,
     QuicWarningInvalidParameters,
     error,
+    warn,
 )
 from .options import ALIASES, OPTIONS, UNAVAILABLE
 
@@ -135,11 +134,8 @@ class Config(Mapping[str, Any]):
         """Name the settings that do nothing on this `side`, "client" or "server"."""
         for name in self._values:
             if OPTIONS[name].side not in ("both", side):
-                warnings.warn(
-                    f"{name} does nothing here: it is for a {OPTIONS[name].side}",
-                    QuicWarningInvalidParameters,
-                    stacklevel=_stack_level(),
-                )
+                text = f"{name} does nothing here: it is for a {OPTIONS[name].side}"
+                warn(text, QuicWarningInvalidParameters)
 
 
 def _mapping(options: Any) -> Mapping[str, Any]:
@@ -157,7 +153,7 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if name in ALIASES:
             old, name = name, ALIASES[name]
-            _warn(f"{old} is called {name} now", QuicWarningDeprecatedFeature)
+            warn(f"{old} is called {name} now", QuicWarningDeprecatedFeature)
             if given.get(name) is not None:
                 raise error("argument", f"{old} and {name} are the same setting")
         if name in UNAVAILABLE:
@@ -165,7 +161,7 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
             if value is not accepted and not (value == accepted and type(value) is type(accepted)):
                 raise error("argument", f"{name}={value!r}: {reason}")
         elif name not in OPTIONS:
-            _warn(f"{name!r} is not a setting{_meant(name)}", QuicWarningInvalidParameters)
+            warn(f"{name!r} is not a setting{_meant(name)}", QuicWarningInvalidParameters)
         else:
             try:
                 values[name] = OPTIONS[name].check(value)
@@ -177,19 +173,3 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
 def _meant(name: Any) -> str:
     close = difflib.get_close_matches(str(name), OPTIONS, 1)
     return f": did you mean {close[0]}?" if close else "; docs/quicpro.md lists them"
-
-
-def _warn(text: str, category: type[Warning]) -> None:
-    warnings.warn(text, category, stacklevel=_stack_level())
-
-
-def _stack_level() -> int:
-    """Of the caller's line: the first that is outside of this package."""
-    import sys
-
-    folder = os.path.dirname(__file__)
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == folder:
-        frame = frame.f_back
-        level += 1
-    return level

@@ -39,6 +39,7 @@ class Exchange(Outstanding):
     asker: Asker | None = None
     others: tuple[Asker, ...] = ()
     _tally: Tally | None = None
+    _instead = ", which quicpro_receive_chunk takes as they come"
 
     # ---------------------------------------------------------------- who asked
 

@@ -111,6 +111,7 @@ OPTIONS: dict[str, Option] = {
     "connect_timeout_ms": Option(_ms, 5_000, "client"),
     "handshake_timeout_ms": Option(_ms, None, "both"),
     "max_idle_ms": Option(_ms, None, "both"),
+    "slow_handshake_ms": Option(_number(0, _MS_MAX, "milliseconds"), None, "client"),
     "read_timeout_ms": Option(_ms, 60_000, "both"),
     "write_timeout_ms": Option(_ms, None, "both"),
     # Limits

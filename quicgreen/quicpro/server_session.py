@@ -52,17 +52,16 @@ class ServerSession(Session):
 
     receiveRequest = receive_request  # noqa: N815
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[Any]:
         """Requests, until the client has closed in order."""
         while True:
             try:
-                request = self.receive_request()
+                found = [self.receive_request()]
             except QuicConnectionException as e:
                 if e.cause not in ("closed-by-peer", "closed-here"):
                     raise
                 return
-            assert request is not None
-            yield request
+            yield found.pop()  # and keep nothing that its user has forgotten
 
     @noted
     def is_websocket(self, path: str | None = None, ms: float | None = None) -> bool:
