@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _contexts, fields, h3, hub
+from . import datapath, fields, h3, hub
 from .bodies import Body
-from .configuration import ClientTls, Limits, QuicConfiguration, Timeout, busy_poll_us, trust
+from .client_settings import ClientSettings, shared
+from .configuration import ClientTls, Limits, QuicConfiguration, Timeout
 from .connection import ClientConnection
 from .exceptions import error
 from .hub import thread_id
 from .messages import Response
 from .pool import Origin, Pool, dial, dialled, resolve, seconds_left
 from .repeats import ATTEMPTS, TOO_EARLY, found_dead, is_whole, unprocessed
-from .session_keeper import SessionKeeper
 from .session_modes import SessionMode, choose, open_store
-from .ticket_cache import TicketCache, finish_all
-from .tickets import Ticket, TicketKeys, TicketStore
+from .ticket_cache import finish_all
+from .tickets import Ticket, TicketStore
 from .urls import PLAIN_PATH, ascii_host, join_authority, split_url, with_params
 
 if TYPE_CHECKING:
@@ -48,35 +48,6 @@ _SPECIAL = {"host", "content-length"}
 
 RequestHeaders = Mapping[str, fields.FieldValue | None] | Iterable[tuple[str, fields.FieldValue | None]]
 """Fields of a request; with None as its value a field of the session is left out."""
-
-
-class _Settings:
-    """How connections are made: in the engine's form, and which sessions they take up."""
-
-    def __init__(
-        self,
-        runtime: hub.Runtime,
-        tls: ClientTls,
-        transport: QuicConfiguration | None,
-        server_name: str | None,
-        store: TicketStore | None,
-        mode: SessionMode,
-        early_data: bool,
-    ) -> None:
-        file, folder = trust(tls.verify)
-        self.configuration = _contexts.Configuration(
-            tls, transport or QuicConfiguration(), tickets=True, ca_file=file, ca_dir=folder
-        )
-        keys = TicketKeys(
-            server_name=server_name,
-            alpn=tls.alpn,
-            verify=tls.verify is not False,
-            ca_file=file,
-            ca_dir=folder,
-            cert=tls.cert,
-        )
-        cache = None if store is None else TicketCache(runtime, store)
-        self.sessions = SessionKeeper(cache, mode, early_data=early_data, keys=keys)
 
 
 class Connection(ClientConnection):
@@ -211,7 +182,7 @@ def connect(
     limit = Timeout() if timeout is _UNSET else Timeout.of(timeout)
     certificate, key = cert if isinstance(cert, tuple) else (cert, None)
     runtime = hub.current()
-    runtime.engine.set_spin(busy_poll_us())
+    datapath.tune(runtime.engine)
     name = None if server_name is None else ascii_host(server_name)
     mode = SessionMode.AUTO
     if session_mode is not None or tickets is not None:
@@ -219,7 +190,7 @@ def connect(
     if session_mode is not None and tickets is None:
         tickets = open_store(mode, required=True)
     tls = tls or ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
-    settings = _Settings(runtime, tls, config, name, tickets, mode, early_data)
+    settings = shared(runtime, tls, config, name, tickets, mode, early_data)
     host = ascii_host(host.strip("[]"))
     deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
@@ -475,12 +446,12 @@ class Session:
         if self._pool is not None and not self._pool.runtime.forked:
             self._pool.runtime.check("this session")  # raises: it was closed with its hub
         runtime = hub.current()
-        runtime.engine.set_spin(busy_poll_us())
+        datapath.tune(runtime.engine)
         mode = choose(self._mode)
         store = None if self._tickets is False else self._tickets  # which may be empty, and false for that
         if self._tickets is None:
             store = open_store(mode, required=self._mode is not None)
-        settings = _Settings(
+        settings = ClientSettings(
             runtime, self._tls, self._transport, self._server_name, store, mode, self._early_data
         )
         self._targets.clear()

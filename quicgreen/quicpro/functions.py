@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .. import client, hub
+from .. import client, datapath, hub
 from ..exceptions import QuicException, error
 from ..session_modes import choose, open_store
 from ..tickets import Ticket
@@ -63,8 +63,7 @@ def quicpro_connect(host: str, port: int = 443, options: Mapping[str, Any] | Non
         session_mode=None if store is None else mode,
         early_data=cfg.get("early_data", True) is not False,
     )
-    if "busy_poll" in cfg:
-        connection._engine.set_spin(cfg["busy_poll"])
+    datapath.tune(connection._engine, busy_poll=cfg.get("busy_poll"), xdp=cfg.get("xdp"))
     return ClientSession(connection, cfg)
 
 

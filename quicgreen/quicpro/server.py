@@ -8,6 +8,7 @@ from typing import Any
 
 from gevent.event import Event
 
+from .. import datapath
 from .. import server as core
 from .._contexts import Keys
 from ..connection import ServerConnection
@@ -58,12 +59,12 @@ class Server:
             max_body_bytes=cfg.get("max_body_bytes"),
             stream_timeout=cfg.get("read_timeout_ms") / 1000,
             keys=_keys(cfg),
+            tickets=cfg.get("session_cache"),
             early_data=_early_data(cfg),
             websocket=cfg.get("extended_connect"),
         )
         self._server.start()
-        if "busy_poll" in cfg:
-            self._server._engine.set_spin(cfg["busy_poll"])
+        datapath.tune(self._server._engine, busy_poll=cfg.get("busy_poll"), xdp=cfg.get("xdp"))
 
     @property
     def address(self) -> tuple[str, int]:

@@ -13,6 +13,13 @@ from .last_error import noted
 from .request import Request
 from .session import Session, milliseconds, milliseconds_or_none
 
+_NO_STREAM = 1 << 62
+"""No QUIC stream has this id (RFC 9000, section 2.1)."""
+
+
+def _close(connection: ServerConnection) -> None:
+    connection.close(timeout=None)
+
 
 class ServerSession(Session):
     """See `Session`; `Server.accept` gives one."""
@@ -22,6 +29,13 @@ class ServerSession(Session):
     def __init__(self, connection: ServerConnection) -> None:
         super().__init__(connection)
         self._next: messages.Request | None = None  # looked at, and not received yet
+
+    def __del__(self) -> None:
+        """One that is forgotten is closed: a client that keeps it alive would wait for nobody. This may run
+        in any thread, so it only leaves word."""
+        connection = getattr(self, "connection", None)
+        if connection is not None and not self._closed and connection._why is None:
+            self._runtime.dropped.append((connection.id, _NO_STREAM, _close, connection))
 
     def _look(self, seconds: float | None) -> messages.Request | None:
         """The next request, which stays; None when none came in time.
@@ -90,7 +104,9 @@ class ServerSession(Session):
         if not request.is_websocket or not _is_at(request, path):
             raise error("state", f"{request.method} {request.path} asks for no WebSocket at {path}")
         self._next = None
-        return request.accept_websocket(**options).makefile()
+        file = request.accept_websocket(**options).makefile()
+        file.owner = self
+        return file
 
     def poll(self, ms: float) -> None:
         """See `quicpro_poll`: until a request is here."""
