@@ -256,7 +256,8 @@ def test_websocket_server_has_a_budget_that_is_given_back(certificate: Certifica
         url = f"wss://127.0.0.1:{server.port}/chat"
 
         def enter() -> tuple[quicgreen.Session, Any]:
-            session = stack.enter_context(quicgreen.Session())
+            session = quicgreen.Session()
+            stack.callback(session.close, timeout=0)
             ws = session.websocket(url)
             ws.send("hello")
             assert ws.recv() == "HELLO"
