@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ._core import ffi, lib
-from .configuration import ClientTls, QuicConfiguration, ServerTls
+from .configuration import ClientTls, QuicConfiguration, ServerTls, qlog_folder
 from .exceptions import NO_SPACE, error
 
 
@@ -101,9 +101,18 @@ class ReplayRegister:
         return {name: getattr(counts, name) for name, _ in ffi.typeof("qg_replay_counts").fields}
 
 
-_OURS = {"slow_handshake_ms": 1000}
-"""Settings that the engine knows nothing of, with their defaults. A second: a handshake is one round trip,
+_OURS: dict[str, Any] = {"slow_handshake_ms": 1000, "qlog_dir": "what QLOGDIR says"}
+"""Settings that are not simply the engine's, with their defaults. A second: a handshake is one round trip,
 and few of these are longer than 300 ms."""
+
+
+def _tls_cause(detail: str, is_server: bool) -> str:
+    """What is wrong, by the engine's words (tls.c)."""
+    if "trusted" in detail:
+        return "trust-file"
+    if "certificate" in detail or "private key" in detail:
+        return "certificate-file" if is_server else "client-certificate"
+    return "argument"
 
 
 def _slow_handshake_s(transport: QuicConfiguration) -> float:
@@ -144,13 +153,13 @@ class Configuration:
         pointer = lib.qg_tls_new(tls_options, problem, 512)
         if pointer == ffi.NULL:
             detail = ffi.string(problem).decode(errors="replace")
-            trust = "trusted" in detail
-            raise error("trust-file" if trust else "certificate-file" if is_server else "argument", detail)
+            raise error(_tls_cause(detail, is_server), detail)
         tls_context = ffi.gc(pointer, lib.qg_tls_free)
         options = ffi.new("qg_config_options *")
         lib.qg_config_defaults(options, is_server)
         options.raw = raw
         options.extended_connect = extended_connect
+        options.qlog_dir = self._strings(qlog_folder(transport))
         kept = self._fill(options, transport)
         pointer = lib.qg_config_new(options, tls_context, problem, 512)
         del kept

@@ -46,6 +46,7 @@ GOAWAY: int = lib.QG_EVENT_GOAWAY
 OPENED: int = lib.QG_EVENT_OPENED
 IDLE: int = lib.QG_EVENT_IDLE
 TICKET: int = lib.QG_EVENT_TICKET
+QLOG: int = lib.QG_EVENT_QLOG
 
 FIN: int = lib.QG_FIN
 EARLY: int = lib.QG_EARLY
@@ -175,14 +176,17 @@ class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_buffer", "_call", "_conn", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena",
+        "_conn", "_counters", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena",
         "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
     )  # fmt: skip
 
-    def __init__(self, on_dirty: Callable[[], None], *, keys: Keys | None = None) -> None:
-        """`on_dirty` is called when `dirty` becomes true."""
+    def __init__(self, on_dirty: Callable[[], None], *, keys: Keys | None = None, trace_fd: int = -1) -> None:
+        """`on_dirty` is called when `dirty` becomes true. `trace_fd`: every datagram is a line there."""
         options = ffi.new("qg_engine_options *")
         lib.qg_engine_defaults(options)
+        options.trace_fd = trace_fd
+        # Ours, so that they may be read at any time, from any thread.
+        options.counters = self._counters = ffi.new("qg_counters *")
         if keys is not None:
             options.keys = keys.pointer
         result = ffi.new("int *")
@@ -446,6 +450,12 @@ class Engine:
             return None
         return {name: getattr(stats, name) for name, _ in ffi.typeof("qg_conn_stats").fields}
 
+    def conn_qlog(self, conn: int, path: bytes) -> tuple[int, int]:
+        """(0 or a result code, errno)."""
+        self.touch()
+        rc = int(lib.qg_conn_qlog(self._pointer, conn, path))
+        return rc, ffi.errno if rc == SYSTEM else 0
+
     def peer_cert(self, conn: int) -> bytes | None:
         out = ffi.new("uint8_t[]", 65536)
         n = lib.qg_conn_peer_cert(self._pointer, conn, out, 65536)
@@ -514,6 +524,6 @@ class Engine:
         return int(self._memory.counters.datagrams_cut)
 
     def counters(self) -> dict[str, int]:
-        """The engine's counters, by the names of `qg_counters`."""
-        counters = self._memory.counters
+        """The engine's counters, by the names of `qg_counters`. For any thread, also once it is closed."""
+        counters = self._counters
         return {name: getattr(counters, name) for name, _ in ffi.typeof("qg_counters").fields}

@@ -233,6 +233,10 @@ class Session:
             (0-RTT). What the server refuses is sent again by itself.
     """
 
+    on_connection: Callable[[ClientConnection], None] | None = None
+    """Called with each connection that is opened, before anything is sent on it; to be set before the first
+    request. What it raises, the request raises."""
+
     def __init__(
         self,
         *,
@@ -455,7 +459,8 @@ class Session:
             runtime, self._tls, self._transport, self._server_name, store, mode, self._early_data
         )
         self._targets.clear()
-        self._pool = Pool(runtime, settings.configuration, self.limits, self._server_name, settings.sessions)
+        made = settings.configuration, self.limits, self._server_name, settings.sessions
+        self._pool = Pool(runtime, *made, self.on_connection)
         return self._pool
 
     @property

@@ -168,6 +168,10 @@ class QuicConfiguration:
     cc_algorithm: str | None = None
     """'cubic', 'reno' or 'bbr2_gcongestion' ('cubic')."""
 
+    qlog_dir: str | os.PathLike[str] | None = None
+    """Each connection's qlog goes to a file of its own in this folder (what QLOGDIR says when it connects,
+    or the server starts); "" for none, whatever QLOGDIR says. See docs/tracing.md."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
@@ -234,6 +238,25 @@ def trust(verify: bool | str) -> tuple[str | None, str | None]:
     import certifi
 
     return certifi.where(), None
+
+
+def qlog_folder(transport: QuicConfiguration) -> str | None:
+    """Where connections write their qlog; None: nowhere.
+
+    Raises:
+        QuicClientException: there is no such folder, or nothing may be written there.
+    """
+    given = transport.qlog_dir
+    try:
+        folder = os.fspath(os.environ.get("QLOGDIR", "") if given is None else given)
+    except TypeError:
+        raise error("argument", f"qlog_dir is a path, not {given!r}") from None
+    if not folder:
+        return None
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        problem = "nothing may be written there" if os.path.isdir(folder) else "there is no such folder"
+        raise error("qlog-file", f"{folder}: {problem}")
+    return folder
 
 
 def busy_poll_us() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
-from . import _engine
+from . import _engine, qlog_files
 from ._engine import (
     ACCEPTED,
     CLOSED_EVENT,
@@ -20,6 +20,7 @@ from ._engine import (
     FLAGS,
     GOAWAY,
     OFFSET,
+    QLOG,
     STREAM,
     TICKET,
     TYPE,
@@ -153,6 +154,8 @@ class BaseConnection:
             self.alpn = bytes(alpn).decode("latin-1")
         elif kind == GOAWAY:
             self.draining = True
+        elif kind == QLOG:
+            qlog_files.report(self._engine, record)
         else:
             self._opened.append(record)
             self._opened_event.set()
@@ -249,6 +252,20 @@ class BaseConnection:
         values: Any = self._engine.conn_stats(self.id)
         found: ConnectionStats | None = values
         return found
+
+    def qlog(self, path: str | os.PathLike[str]) -> None:
+        """Write the connection's qlog from now on: to the file `path`, which is made, or emptied; to a new
+        file where that is a folder. It is in JSON-SEQ (a file's name ends in .sqlog), and whole after each
+        turn of the loop. Another call changes the file.
+
+        A file that cannot be written later on, on a full disk for instance, ends the qlog with a logged
+        warning, and nothing else.
+
+        Raises:
+            QuicClientException: with cause "qlog-file" and the system's errno, when it cannot be made.
+        """
+        self._check()
+        qlog_files.begin(self._engine, self.id, path)
 
     def peer_cert(self) -> bytes | None:
         """The peer's certificate (DER)."""

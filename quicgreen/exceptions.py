@@ -328,11 +328,29 @@ CAUSES: dict[str, Cause] = {
         "the certificate or key cannot be used",
         "both must be PEM files, and the key must be the certificate's",
     ),
+    "client-certificate": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the client's certificate or key cannot be used",
+        "cert= names a PEM file that holds both, or a pair of files, and the key must be the certificate's",
+    ),
     "trust-file": Cause(
         QuicClientException,
         QUIC_ERROR_INVALID_STATE,
         "the trusted certificates cannot be used",
         "verify= must name a PEM file or an OpenSSL-style folder",
+    ),
+    "qlog-file": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "the qlog cannot be written",
+        "give a file that can be made, or a folder that is there and may be written to",
+    ),
+    "qlog-format": Cause(
+        QuicClientException,
+        QUIC_ERROR_INVALID_STATE,
+        "this is no qlog that can be read",
+        "JSON-SEQ (.sqlog) and JSON (.qlog) of qlog 0.3 and later can; unpack .gz first",
     ),
     "ticket": Cause(
         QuicClientException,

@@ -39,7 +39,7 @@ from gevent.hub import get_hub
 from gevent.threadpool import ThreadPool
 from greenlet import getcurrent, greenlet
 
-from . import _engine
+from . import _engine, trace
 from ._engine import DRAIN_MORE, TOKEN, Engine, Record
 from .exceptions import error
 
@@ -73,6 +73,7 @@ _NAP_LENGTHS_MAX = 64
 """Lengths of naps that are in use are few; queues of others are dropped when they are more than these."""
 
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+_serial = itertools.count(1)
 
 
 def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Exception | None, Any]:
@@ -194,6 +195,8 @@ class Runtime:
         self.hub = hub
         self.thread = thread_id()
         self.pid = os.getpid()
+        self.number = next(_serial)
+        """Which of the process's runtimes it is, the first being 1."""
         self.forked = False
         self.targets: dict[int, Callable[[Record], Any]] = {}
         """Who is told of events with a token."""
@@ -214,7 +217,8 @@ class Runtime:
         # they say; a callback of our own comes after those that are already waiting. libev does not run
         # a watcher in the iteration that it was started in, so until then it is a callback there too.
         self._uses_callback = True
-        self.engine = Engine(self._on_dirty)
+        tracing = trace.start()
+        self.engine = Engine(self._on_dirty) if tracing is None else tracing.engine(self._on_dirty)
         _engine.install_arena_cache()
         self._io = loop.io(self.engine.fd, _READ, ref=False)
         self._io.start(self._on_readable)
@@ -236,6 +240,8 @@ class Runtime:
         hub.destroy = self._on_hub_destroyed
         # Callbacks that are added after gevent's prepare watcher ran would wait for the network too.
         self._no_sleep = loop.timer(0, ref=False)
+        if tracing is not None:
+            tracing.watch(self)
         _runtimes.add(self)
 
     # ---------------------------------------------------------------- turns
@@ -472,6 +478,16 @@ def current() -> Runtime:
     hub = get_hub()
     runtime = hub.quicgreen_runtime = Runtime(hub)
     return runtime
+
+
+def engines() -> dict[int, Engine]:
+    """All engines of this process, of whichever thread, by their number: 1 is the first. Only their counters
+    may be read from here (`Engine.counters`)."""
+    while True:
+        try:
+            return {runtime.number: runtime.engine for runtime in _runtimes if not runtime.forked}
+        except RuntimeError:  # another thread starts one just now
+            continue
 
 
 def _after_fork_in_child() -> None:

@@ -103,7 +103,11 @@ def dial(
         connection = kind(runtime, address, configuration, name, seconds)
         dialled.add(connection)
         if prepare is not None:
-            prepare(connection)
+            try:
+                prepare(connection)
+            except BaseException:
+                connection.close(0, timeout=None)
+                raise
         return connection
 
     for after, address in zip(range(len(addresses) - 1, 0, -1), addresses, strict=False):
@@ -177,6 +181,7 @@ class Pool:
         limits: Limits,
         server_name: str | None,
         sessions: SessionKeeper,
+        on_connection: Callable[[ClientConnection], None] | None = None,
     ) -> None:
         self.runtime = runtime
         self.origins: dict[str, Origin] = {}
@@ -184,6 +189,7 @@ class Pool:
         self._limits = limits
         self._server_name = server_name
         self.sessions = sessions
+        self._on_connection = on_connection
         self._count = 0  # connections in all, those that are being opened included
         self._queued: dict[Origin, None] = {}  # origins with a queue, in the order in which those began
         self._closed = False
@@ -269,8 +275,14 @@ class Pool:
         try:
             addresses = resolve(origin.host, origin.port, limit.connect)
             resume = self.sessions.resume(origin.host, origin.port, seconds_left(deadline))
+
+            def prepare(connection: PooledConnection) -> None:
+                resume(connection)
+                if self._on_connection is not None:
+                    self._on_connection(connection)
+
             connection = dial(
-                self.runtime, PooledConnection, addresses, self._configuration, name, deadline, resume
+                self.runtime, PooledConnection, addresses, self._configuration, name, deadline, prepare
             )
         except BaseException as e:
             self._count -= 1

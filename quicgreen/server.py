@@ -16,9 +16,9 @@ from gevent.event import Event
 from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
-from . import _engine, datapath, hub
+from . import _engine, datapath, hub, qlog_files
 from ._contexts import Configuration, Keys, ReplayRegister
-from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, REQUEST, TYPE, Engine, Record
+from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, QLOG, REQUEST, TYPE, Engine, Record
 from .bodies import Body
 from .configuration import QuicConfiguration, ServerTls
 from .connection import ServerConnection
@@ -361,6 +361,8 @@ class Server:
             self._spawn(Request(self, record))
         elif record[TYPE] == IDLE:
             self._idle.set()
+        elif record[TYPE] == QLOG:
+            qlog_files.report(self._engine, record)
 
     def _on_event_raw(self, record: Record) -> None:
         """`_on_event` and `_spawn_raw` in one: a call less for each request."""
@@ -382,6 +384,8 @@ class Server:
             self._spawn(ServerConnection(self._runtime, record, self))
         elif kind == IDLE:
             self._idle.set()
+        elif kind == QLOG:
+            qlog_files.report(self._engine, record)
         elif (session := self.sessions.get(record[CONN])) is not None:
             session._on_event(record)  # it came together with the connection
 

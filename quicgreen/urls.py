@@ -56,8 +56,10 @@ def split_url(url: str) -> tuple[str, str]:
         host, port = parts.hostname, parts.port
     except ValueError as e:
         raise error("argument", f"{url!r} is not a URL: {e}") from None
-    if parts.scheme != "https" or not host:
+    if parts.scheme != "https":
         raise error("argument", f"{url!r}: only https:// URLs can be fetched over QUIC")
+    if not host:
+        raise error("argument", f"{url!r} has no host")
     if parts.username is not None:
         raise error("argument", "a URL with a user name is not sent (RFC 9110, section 4.2.4)")
     host = ascii_host(host)

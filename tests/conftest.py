@@ -33,7 +33,7 @@ def ctrl_c_counts() -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing of the user's settings and tickets counts here, and his cache folder stays as it is."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("QUICPRO_")]:
+        for name in [name for name in os.environ if name.startswith(("QUICPRO_", "QLOGDIR", "QP_TRACE"))]:
             patch.delenv(name)
         built = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quicgreen"
         if not os.environ.get("QUICGREEN_BUILD_CACHE"):

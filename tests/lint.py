@@ -28,6 +28,7 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
     headers = subprocess.run(["cc", "-print-file-name=include"], capture_output=True, text=True, check=True)
     cargo["BINDGEN_EXTRA_CLANG_ARGS"] = f"-I{headers.stdout.strip()}"
     manifest = f"--manifest-path={ROOT / 'cext' / 'quiche' / 'Cargo.toml'}"
+    reader = f"--manifest-path={ROOT / 'tests' / 'qlog_reader' / 'Cargo.toml'}"
     return [
         ("ruff", [str(BIN / "ruff"), "check", *PYTHON], {}),
         ("ruff format", [str(BIN / "ruff"), "format", "--check", *PYTHON], {}),
@@ -35,12 +36,14 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
         ("clang-format", [str(BIN / "clang-format"), "--dry-run", "-Werror", *C_FILES], {}),
         ("generated tables", [sys.executable, "cext/tables.py", "--check"], {}),
         ("cargo fmt", ["cargo", "fmt", "--check", manifest], {}),
+        ("cargo fmt of the tests", ["cargo", "fmt", "--check", reader], {}),
         # In the release profile, whose BoringSSL is already built.
         (
             "clippy",
             ["cargo", "clippy", "--release", "--locked", "-q", manifest, "--", "-D", "warnings"],
             cargo,
         ),
+        ("clippy of the tests", ["cargo", "clippy", "--locked", "-q", reader, "--", "-D", "warnings"], cargo),
     ]
 
 

@@ -73,24 +73,33 @@ OTHER_CERT, OTHER_KEY = _contexts.self_signed("other.test")
 
 
 @pytest.mark.parametrize(
-    "tls",
+    ("tls", "words"),
     [
-        {},
-        {"cert_pem": CERT},
-        {"key_pem": KEY},
-        {"cert_pem": CERT, "key_pem": OTHER_KEY},
-        {"cert_pem": pem(CERT, "AAAA"), "key_pem": KEY},
-        {"cert_pem": CERT, "key_pem": "no key"},
-        {"cert_pem": "", "key_pem": ""},
-        {"certfile": "/nonexistent/cert.pem"},
-        {"certfile": "/dev/null"},
-        {"certfile": "/", "keyfile": "/"},
+        ({}, "a server needs a certificate"),
+        ({"cert_pem": CERT}, "cannot use the private key: there is none in it, in PEM"),
+        ({"key_pem": KEY}, "a server needs a certificate"),
+        ({"cert_pem": CERT, "key_pem": OTHER_KEY}, "the private key: it belongs to another certificate"),
+        ({"cert_pem": pem(CERT, "AAAA"), "key_pem": KEY}, "cannot use the certificate"),
+        ({"cert_pem": CERT, "key_pem": "no key"}, "the private key: there is none in it, in PEM"),
+        ({"cert_pem": "", "key_pem": ""}, "cannot use the certificate"),
+        ({"certfile": "/nonexistent/cert.pem"}, "/nonexistent/cert.pem: No such file or directory"),
+        ({"certfile": "/dev/null"}, "certificate /dev/null: there is none in it, in PEM"),
+        ({"certfile": "/", "keyfile": "/"}, "cannot use the certificate /"),
     ],
-    ids=lambda t: ",".join(f"{k}={v[:12].strip()}" for k, v in t.items()) or "none",
+    ids=lambda t: (
+        ",".join(f"{k}={v[:12].strip()}" for k, v in t.items()) or "none" if isinstance(t, dict) else ""
+    ),
 )
-def test_a_certificate_that_cannot_be_used_is_told(tls: dict[str, str]) -> None:
-    with pytest.raises(QuicServerException, match="certificate or key cannot be used"):
+def test_a_certificate_that_cannot_be_used_is_told(tls: dict[str, str], words: str) -> None:
+    with pytest.raises(QuicServerException, match="certificate or key cannot be used") as caught:
         Configuration(ServerTls(**tls), QuicConfiguration(), keys=Keys())
+    assert words in str(caught.value)
+
+
+def test_a_key_log_that_cannot_be_written_is_no_fault_of_the_certificate() -> None:
+    tls = ServerTls(cert_pem=CERT, key_pem=KEY, keylog_file="/nonexistent/log")
+    with pytest.raises(QuicClientException, match="cannot open the key log /nonexistent/log: No such file"):
+        Configuration(tls, QuicConfiguration(), keys=Keys())
 
 
 def test_a_path_with_a_nul_is_refused() -> None:

@@ -212,7 +212,6 @@ def late_uses(pair: Pair, conn: int) -> dict[str, Callable[[], Any]]:
     return {
         "drain": e.drain,
         "flush": e.flush,
-        "counters": e.counters,
         "submit": lambda: e.submit(_engine.OP_RESET, 0, conn, 0, 0, 0, 0, b"", b""),
         "endpoint_udp": lambda: e.endpoint_udp("127.0.0.1", 0),
         "endpoint_info": lambda: e.endpoint_info(0),

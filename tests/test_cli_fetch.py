@@ -15,6 +15,7 @@ import gevent
 import pytest
 from helpers.commands import START_S, Site, command, complaint, run, run_process
 from helpers.processes import Peer
+from helpers.qlog_schema import validate
 from support import make_server, serving, url_of
 
 from quicgreen._contexts import Keys, ReplayRegister
@@ -212,7 +213,7 @@ def test_a_response_that_is_cut_off(site: Site) -> None:
         (["https://no-such-host.invalid/"], 6),
         (["-X", "A B", "https://127.0.0.1/"], 3),
         (["-m", "-1", "https://127.0.0.1/"], 3),
-        (["-k", "-E", "/no/such/file", "https://127.0.0.1/"], 3),
+        (["-k", "-E", "/no/such/file", "https://127.0.0.1/"], 58),
     ],
 )
 def test_wrong_arguments(arguments: list[str], code: int) -> None:
@@ -452,3 +453,28 @@ def test_tickets_that_come_after_the_response_are_waited_for(
                 assert result.returncode == 0
                 assert expected in result.stderr.splitlines()
             assert ACCEPTED in result.stderr.splitlines()
+
+
+def test_the_qlog_begins_with_the_first_packet(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "a.sqlog"
+    result = run_process("fetch", "-k", "--qlog", str(file), site.url + "/")
+    assert (result.returncode, result.stdout) == (0, "hello\n")
+    found = validate(file)
+    assert found["quic:packet_sent"] > 3
+    story = run("qlog", "show", str(file)).stdout
+    assert "> initial 0, " in story
+    assert "> stream 0 ends after " in story
+    assert "> the connection is closed: H3_NO_ERROR" in story
+
+
+def test_a_qlog_into_a_folder(site: Site, tmp_path: Path) -> None:
+    assert run("fetch", "-k", "--qlog", str(tmp_path), site.url + "/").returncode == 0
+    (file,) = tmp_path.iterdir()
+    assert file.name.endswith("_client.sqlog")
+
+
+def test_a_qlog_that_cannot_be_written(site: Site) -> None:
+    result = run("fetch", "-k", "--qlog", "/nowhere/at/all", site.url + "/")
+    assert (result.returncode, result.stdout) == (23, "")
+    assert "/nowhere/at/all: No such file or directory (--qlog names a file" in complaint(result)
+    assert site.seen == []

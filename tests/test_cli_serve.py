@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 from helpers.commands import START_S, Site, command, complaint, run, run_process
+from helpers.qlog_schema import validate
 
 import quicgreen
 
@@ -97,6 +98,19 @@ def test_serve_with_a_certificate(app: Path) -> None:
         assert served.end()[0] == 0
 
 
+def test_serve_with_qlog(app: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    arguments = ["serve", "app:handle", "-b", "127.0.0.1:0", "--qlog-dir", str(folder), "--chdir", str(app)]
+    with command(*arguments) as served:
+        assert get(served.url()).text == "True"
+        served.signal(signal.SIGTERM)
+        assert served.end()[0] == 0
+    (file,) = folder.iterdir()
+    assert file.name.endswith("_server.sqlog")
+    assert validate(file)["quic:packet_received"] > 3
+
+
 @pytest.mark.parametrize("options", [[], ["--early-data"]])
 def test_serve_with_early_data(app: Path, options: list[str]) -> None:
     """It is off unless it is asked for, and then said."""
@@ -177,6 +191,7 @@ def test_the_graceful_timeout_ends_a_drain(app: Path) -> None:
         (["app:handle", "--certfile", "both.pem", "--ca-certs", "missing"], "missing"),
         (["app:handle", "--spawn", "sideways"], "sideways"),
         (["app:handle", "--spawn", "0"], "spawn"),
+        (["app:handle", "--qlog-dir", "/no/such/folder"], "/no/such/folder"),
     ],
 )
 def test_serve_that_cannot(app: Path, arguments: list[str], words: str) -> None:

@@ -86,7 +86,8 @@ def forget_default_sessions() -> None:
     """Close what the module's functions keep for this thread."""
     attachments = quicgreen.hub.current().attachments
     for session in attachments.values():
-        session.close()
+        if isinstance(session, quicgreen.Session):
+            session.close()
     attachments.clear()
 
 
@@ -550,7 +551,7 @@ def test_a_client_without_a_certificate_is_told(
 def test_a_client_certificate_that_is_not_there_is_told(url: str, cert: Any) -> None:
     with new_session(cert=cert) as session, pytest.raises(QuicClientException) as caught:
         session.get(url)
-    assert caught.value.cause == "argument"
+    assert caught.value.cause == "client-certificate"
     assert "/none.pem" in str(caught.value)
 
 

@@ -52,7 +52,14 @@ def test_links_and_paths_exist(page: Path) -> None:
 
 # ---------------------------------------------------------------- examples
 
-WITH_EXAMPLES = {"porting": 13, "sessions": 7, "websocket": 7, "ERROR_AND_EXCEPTION_REFERENCE": 27}
+WITH_EXAMPLES = {
+    "porting": 13,
+    "sessions": 7,
+    "tracing": 4,
+    "websocket": 7,
+    "ERROR_AND_EXCEPTION_REFERENCE": 27,
+    "quicpro": 5,
+}
 """Pages in docs whose examples are run, and how many there are at least."""
 
 EXAMPLES = [

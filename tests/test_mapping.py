@@ -13,6 +13,8 @@ NAMES = {
     "__init__": "exports",
     "__main__": "cli",
     "cli/__init__": "cli",
+    "quicpro/__init__": "exports",
+    "qlog/__init__": "qlog_reader",
     "tickets/__init__": "tickets_store",
     "testing/__init__": "exports",
     "websocket/__init__": "exports",

@@ -756,3 +756,29 @@ def test_a_session_opens_anew_after_fork_and_what_was_open_says_so() -> None:
             assert session.get(url).connection is connection
         """
     )
+
+
+# ---------------------------------------------------------------- whoever watches connections
+
+
+def test_each_connection_is_shown_before_anything_is_sent_on_it() -> None:
+    shown: list[tuple[Any, int]] = []
+    with serving(hello) as server, new_session(limits=Limits(max_streams=1)) as session:
+        session.on_connection = lambda c: shown.append((c, c.stats()["sent"]))
+        gevent.joinall([gevent.spawn(session.get, url_of(server)) for _ in range(3)], raise_error=True)
+        session.get(url_of(server))
+    assert len(shown) == 3
+    assert len({id(c) for c, _ in shown}) == 3
+    assert [sent for _, sent in shown] == [0, 0, 0]
+
+
+def test_what_a_watcher_raises_the_request_raises() -> None:
+    def refuse(connection: Any) -> None:
+        raise ZeroDivisionError
+
+    with nothing_left_behind(), serving(hello) as server, new_session() as session:
+        session.on_connection = refuse
+        with pytest.raises(ZeroDivisionError):
+            session.get(url_of(server))
+        session._pool._on_connection = None
+        assert session.get(url_of(server)).text == "hello"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from support import connect, hello, serving, wait_until
 
 from quicgreen import _engine
-from quicgreen.stats import ConnectionStats
+from quicgreen.stats import COUNTERS, GAUGES, ConnectionStats
 
 
 def test_it_has_the_fields_of_the_engines_record() -> None:
@@ -32,3 +32,8 @@ def test_there_are_none_of_a_connection_that_is_gone() -> None:
         connection = connect(server)
         connection.close(0)
         assert wait_until(lambda: connection.stats() is None)
+
+
+def test_every_counter_of_the_engine_is_described() -> None:
+    assert list(COUNTERS) == [name for name, _ in _engine.ffi.typeof("qg_counters").fields]
+    assert set(GAUGES) < COUNTERS.keys()

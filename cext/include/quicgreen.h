@@ -93,6 +93,7 @@ typedef struct qg_event {
 #define QG_EVENT_OPENED        12 /* wait: a stream may be opened now */
 #define QG_EVENT_IDLE          13 /* listener: stopped and its last connection is gone */
 #define QG_EVENT_TICKET        14 /* client: head = ticket; value = seconds it lives; QG_EARLY */
+#define QG_EVENT_QLOG          15 /* a qlog ended early: code = errno, value = records lost; head = file */
 
 #define QG_FIN         1    /* the message ends here */
 #define QG_EARLY       2    /* came, or may be sent, in early data (0-RTT) */
@@ -268,6 +269,7 @@ typedef struct qg_config_options {
     uint32_t raw;              /* streams belong to the application, no HTTP/3 */
     double send_capacity_factor;
     const char *cc_algorithm; /* "cubic", "reno", "bbr2_gcongestion" */
+    const char *qlog_dir; /* each connection's qlog goes there (quicgreen_seeing.h); NULL: none */
 } qg_config_options;
 
 /* Fill `options` with the defaults of quicgreen.h's implementation (config.c says why each). */
@@ -322,6 +324,7 @@ typedef struct qg_counters {
     uint64_t streams_reset_local;
     uint64_t streams_reset_remote;
     uint64_t keep_alives_sent;
+    uint64_t qlog_records_lost; /* no room, or the file could not be written */
     uint64_t deadlines_passed;
     uint64_t events;
     uint64_t ring_full; /* a drain stopped for want of room */
@@ -345,6 +348,7 @@ typedef struct qg_engine_options {
     uint8_t generation;    /* which life of that worker */
     qg_counters *counters; /* the caller's, zeroed; NULL: the engine's own */
     qg_keys *keys; /* Retry and reset tokens where qg_tls has no ring; NULL: the engine's own */
+    int trace_fd;  /* every datagram is a line there; the caller's; -1: none (quicgreen_seeing.h) */
 } qg_engine_options;
 
 typedef struct qg_engine_memory {
@@ -486,30 +490,7 @@ typedef struct qg_conn_info {
     uint64_t unknown_frame;    /* type of the first frame in frames_unknown; 0: none */
 } qg_conn_info;
 
-/* quiche's counters by quiche's names, for the connection and its active path. */
-typedef struct qg_conn_stats {
-    uint64_t recv;
-    uint64_t sent;
-    uint64_t lost;
-    uint64_t retrans;
-    uint64_t sent_bytes;
-    uint64_t recv_bytes;
-    uint64_t acked_bytes;
-    uint64_t lost_bytes;
-    uint64_t stream_retrans_bytes;
-    uint64_t paths_count;
-    uint64_t reset_stream_count_local;
-    uint64_t reset_stream_count_remote;
-    uint64_t rtt;     /* nanoseconds */
-    uint64_t min_rtt; /* nanoseconds */
-    uint64_t rttvar;  /* nanoseconds */
-    uint64_t cwnd;
-    uint64_t pmtu;
-    uint64_t delivery_rate;
-} qg_conn_stats;
-
 int qg_conn_info_of(qg_engine *engine, uint64_t conn, qg_conn_info *out);
-int qg_conn_stats_of(qg_engine *engine, uint64_t conn, qg_conn_stats *out);
 
 /* Close: CONNECTION_CLOSE with an application (HTTP/3) or transport code and a reason (cut to 127
  * bytes). Everything that waits on the connection is told QG_CLOSED. */

@@ -4,6 +4,7 @@
  * section 14.1) or for an unknown connection costs a look at its header; answers to strangers are
  * rationed and shorter than what they answer; state is made only for an Initial that decrypts. */
 #include "engine.h"
+#include "qlog.h"
 
 /* The least a packet can be: one byte, an id, and what header protection and the AEAD need. */
 #define PACKET_MIN 21
@@ -195,6 +196,7 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
      * hello that was read and refused is told why (RFC 9001, section 4.8). */
     int64_t rc = ok ? deliver(conn, data, len, from, to) : QUICHE_ERR_DONE;
     if (rc < 0 && rc != QUICHE_ERR_TLS_FAIL) {
+        qg__qlog_forget(conn);
         qg__conn_free(conn);
         e->counters->datagrams_junk++;
         return;

@@ -1,10 +1,13 @@
 /* api.c: the public functions about connections and streams. Each first takes the submissions, so
  * that what the caller said before happens before. */
+#include <errno.h>
 #include <stdio.h>
 
 #include "engine.h"
 #include "h3.h"
+#include "qlog.h"
 #include "qpack.h"
+#include "quicgreen_seeing.h"
 #include "raw.h"
 #include "resumption.h"
 
@@ -175,10 +178,13 @@ int qg_conn_stats_of(qg_engine *e, uint64_t id, qg_conn_stats *out) {
     quiche_stats s;
     quiche_path_stats p = {0};
     quiche_conn_stats(conn->quiche, &s);
-    quiche_conn_path_stats(conn->quiche, 0, &p);
+    for (size_t i = 0; i < s.paths_count && !p.active; i++) {
+        quiche_conn_path_stats(conn->quiche, i, &p);
+    }
     *out = (qg_conn_stats){.recv = s.recv,
                            .sent = s.sent,
                            .lost = s.lost,
+                           .spurious_lost = s.spurious_lost,
                            .retrans = s.retrans,
                            .sent_bytes = s.sent_bytes,
                            .recv_bytes = s.recv_bytes,
@@ -187,14 +193,34 @@ int qg_conn_stats_of(qg_engine *e, uint64_t id, qg_conn_stats *out) {
                            .stream_retrans_bytes = s.stream_retrans_bytes,
                            .paths_count = s.paths_count,
                            .reset_stream_count_local = s.reset_stream_count_local,
+                           .stopped_stream_count_local = s.stopped_stream_count_local,
                            .reset_stream_count_remote = s.reset_stream_count_remote,
+                           .stopped_stream_count_remote = s.stopped_stream_count_remote,
+                           .data_blocked_sent_count = s.data_blocked_sent_count,
+                           .stream_data_blocked_sent_count = s.stream_data_blocked_sent_count,
+                           .data_blocked_recv_count = s.data_blocked_recv_count,
+                           .stream_data_blocked_recv_count = s.stream_data_blocked_recv_count,
+                           .path_challenge_rx_count = s.path_challenge_rx_count,
+                           .total_pto_count = p.total_pto_count,
                            .rtt = p.rtt,
                            .min_rtt = p.min_rtt,
+                           .max_rtt = p.max_rtt,
                            .rttvar = p.rttvar,
                            .cwnd = p.cwnd,
                            .pmtu = p.pmtu,
-                           .delivery_rate = p.delivery_rate};
+                           .delivery_rate = p.delivery_rate,
+                           .max_bandwidth = p.max_bandwidth};
     return QG_OK;
+}
+
+int qg_conn_qlog(qg_engine *e, uint64_t id, const char *path) {
+    qg_conn *conn;
+    int rc = conn_of(e, id, &conn);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = qg__qlog_begin(conn, path, false, true);
+    return rc == QG_SYSTEM && errno == EISDIR ? qg__qlog_begin(conn, path, true, true) : rc;
 }
 
 int qg_conn_peer_cert(qg_engine *e, uint64_t id, uint8_t *out, size_t capacity) {

@@ -135,16 +135,19 @@ qg_config *qg_config_new(const qg_config_options *o, qg_tls *tls, char *error, s
     }
     qg_config *c = calloc(1, sizeof *c);
     quiche_config *q = qgq_config_new();
-    if (c == NULL || q == NULL || !apply(q, o)) {
-        snprintf(error, capacity,
-                 c == NULL || q == NULL ? "out of memory" : "unknown cc_algorithm: %s",
+    char *qlog_dir = o->qlog_dir != NULL ? strdup(o->qlog_dir) : NULL;
+    bool memory = c != NULL && q != NULL && (o->qlog_dir == NULL || qlog_dir != NULL);
+    if (!memory || !apply(q, o)) {
+        snprintf(error, capacity, memory ? "unknown cc_algorithm: %s" : "out of memory",
                  o->cc_algorithm);
         free(c);
+        free(qlog_dir);
         quiche_config_free(q);
         return NULL;
     }
     c->options = *o;
-    c->options.cc_algorithm = NULL; /* the caller's memory */
+    c->options.cc_algorithm = c->options.qlog_dir = NULL; /* the caller's memory */
+    c->qlog_dir = qlog_dir;
     c->quiche = q;
     c->tls = qg__tls_reference(tls);
     c->references = 1;
@@ -165,5 +168,6 @@ void qg_config_free(qg_config *c) {
     }
     quiche_config_free(c->quiche);
     qg_tls_free(c->tls);
+    free(c->qlog_dir);
     free(c);
 }

@@ -12,6 +12,7 @@ struct qg_config {
     qg_config_options options;
     quiche_config *quiche;
     qg_tls *tls;
+    char *qlog_dir; /* NULL: none */
     qg_head_limits limits;
     _Atomic uint32_t references; /* engines of several threads may share it */
     /* Of everything a client remembers with a ticket: limits, SETTINGS, protocols. Early data is

@@ -5,6 +5,7 @@
 
 #include "engine.h"
 #include "h3.h"
+#include "qlog.h"
 #include "raw.h"
 #include "resumption.h"
 
@@ -118,6 +119,7 @@ void qg__conn_free(qg_conn *conn) {
     if (conn->quiche != NULL) {
         quiche_conn_free(conn->quiche);
     }
+    qg__qlog_conn_gone(conn);
     qg_config_free(conn->config);
     if (conn->state != QG_CONN_ENDED) {
         conn->endpoint->connections--;
@@ -152,6 +154,9 @@ int qg__conn_start(qg_conn *conn, const uint8_t *scid, size_t scid_len, const ui
     conn->ssl = ssl;
     if (conn->is_server) {
         qg__tls_bind_early_data(ssl, config->digest);
+    }
+    if (config->qlog_dir != NULL) {
+        qg__qlog_begin(conn, config->qlog_dir, true, false); /* without memory for it: without it */
     }
     uint64_t patience = config->options.handshake_timeout_ms;
     if (patience > 0) {

@@ -66,6 +66,8 @@ typedef struct qg_pending {
     uint8_t *bytes; /* head, then body */
 } qg_pending;
 
+typedef struct qg_qlog qg_qlog; /* qlog.h */
+
 /* What HTTP/3 keeps of a connection. */
 typedef struct qg_h3 {
     uint64_t control_id;      /* ours */
@@ -90,7 +92,8 @@ typedef struct qg_conn {
     struct qg_endpoint *endpoint;
     qg_config *config;
     quiche_conn *quiche;
-    SSL *ssl; /* quiche's; see tls.h */
+    SSL *ssl;      /* quiche's; see tls.h */
+    qg_qlog *qlog; /* NULL: none */
     qg_handshake handshake;
     qg_remembered remembered; /* client: the settings that the session came with */
     uint64_t id;

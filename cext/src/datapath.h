@@ -60,6 +60,7 @@ typedef struct qg_datapath_ops {
 
 struct qg_datapath {
     const qg_datapath_ops *ops;
+    struct qg_trace *trace; /* NULL: none (trace.h) */
     qg_counters *counters;
     qg_addr local;
     int fd;                /* what to wait for; readable when there is something to receive */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "trace.h"
 
 /* ------------------------------------------------------------- addresses */
 
@@ -93,6 +94,9 @@ static int adopt(qg_engine *e, qg_datapath *dp) {
     }
     ep->engine = e;
     ep->dp = dp;
+    if (e->trace_fd >= 0) {
+        qg__trace(dp, e->trace_fd, &e->now_ns);
+    }
     ep->index = index;
     qg__link_init(&ep->conns);
     e->endpoints[index] = ep;

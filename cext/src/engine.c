@@ -9,6 +9,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "qlog.h"
 #include "qpack.h"
 
 /* A turn takes this many buffers from a socket, each up to 64 KiB of one flow, and then lets the
@@ -43,6 +44,7 @@ void qg_engine_defaults(qg_engine_options *o) {
         .submissions = 1024,
         .submission_bytes = 1u << 20,
         .max_connections = 1u << 20,
+        .trace_fd = -1,
     };
 }
 
@@ -90,6 +92,8 @@ qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     qg__link_init(&e->work);
     qg__link_init(&e->dirty);
     qg__link_init(&e->failed);
+    qg__link_init(&e->qlogs);
+    e->trace_fd = o->trace_fd;
     e->epoll_fd = e->timer_fd = -1;
     e->slot_free = UINT32_MAX;
     e->max_connections = o->max_connections;
@@ -127,6 +131,7 @@ void qg_engine_free(qg_engine *e) {
             qg__conn_free(e->slots[i].conn);
         }
     }
+    qg__qlogs_free(e);
     for (int i = 0; i < e->endpoint_count; i++) {
         if (e->endpoints[i] != NULL) {
             qg__endpoint_free(e->endpoints[i]);
@@ -163,6 +168,7 @@ void qg_engine_abandon(qg_engine *e) {
         return;
     }
     e->abandoned = true;
+    qg__qlogs_abandon(e);
     close(e->epoll_fd);
     close(e->timer_fd);
     for (int i = 0; i < e->endpoint_count; i++) {
@@ -543,6 +549,7 @@ int64_t qg_engine_flush(qg_engine *e) {
     flush_dirty(e);
     bool blocked = flush_datapaths(e);
     bool room = work(e); /* what ended with its last packet */
+    room = qg__qlogs_write(e) && room;
     e->counters->flushes++;
     if (e->spin_us > 0 && e->events.count == before) {
         spin(e, before);

@@ -10,11 +10,13 @@
  *           2. connections with work
  *           3. every dirty connection into its datapath
  *           4. every datapath to the system
- *           5. the timer descriptor is set
- *           6. the spin, if any
+ *           5. qlogs to their files
+ *           6. the timer descriptor is set
+ *           7. the spin, if any
  *
  * Rules
- * 1. Only engine.c, udp.c and pair.c make system calls; tls.c reads files, and writes the key log.
+ * 1. Only engine.c, udp.c and pair.c make system calls; tls.c reads files, and writes the key log, qlog.c
+ *    and trace.c write what they are for.
  * 2. The clock is read once per entry: engine->now_ns.
  * 3. Who tells something asks for room first. A connection says nothing outside qg__conn_process,
  *    which keeps ROOM_PER_STEP records free before each step. */
@@ -95,7 +97,10 @@ struct qg_engine {
     qg_hash initial_cids; /* ids that clients chose, and those sent in a Retry -> connection */
     qg_link work;
     qg_link dirty;
-    qg_link failed; /* requests to be answered with an event */
+    qg_link failed;      /* requests to be answered with an event */
+    qg_link qlogs;       /* with records to be written (qlog.h) */
+    uint8_t *qlog_spare; /* memory for one of them */
+    int trace_fd;        /* -1: nothing is traced (trace.h) */
 
     qg_endpoint **endpoints;
     int endpoint_count;

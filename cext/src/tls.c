@@ -132,9 +132,21 @@ static void write_keylog(const SSL *ssl, const char *line) {
 
 /* ------------------------------------------------------------- contexts */
 
+/* BoringSSL's reasons are the names of its constants; those that files of users give are words here. */
+static const char *reason_of(uint32_t code) {
+    int lib = ERR_GET_LIB(code), reason = ERR_GET_REASON(code);
+    if ((lib == ERR_LIB_PEM && reason == PEM_R_NO_START_LINE) ||
+        (lib == ERR_LIB_X509 && reason == X509_R_NO_CERTIFICATE_OR_CRL_FOUND)) {
+        return "there is none in it, in PEM";
+    }
+    if (lib == ERR_LIB_X509 && reason == X509_R_KEY_VALUES_MISMATCH) {
+        return "it belongs to another certificate";
+    }
+    return code != 0 ? ERR_reason_error_string(code) : NULL;
+}
+
 static bool fail(char *error, size_t capacity, const char *what, const char *which) {
-    uint32_t code = ERR_get_error();
-    const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
+    const char *reason = reason_of(ERR_get_error());
     snprintf(error, capacity, "%s%s%s%s%s", what, which != NULL ? " " : "",
              which != NULL ? which : "", reason != NULL ? ": " : "", reason != NULL ? reason : "");
     ERR_clear_error();
@@ -178,14 +190,14 @@ static bool load_certificate(SSL_CTX *ctx, const qg_tls_options *o, char *error,
     bool ok = bio != NULL && use_chain(ctx, bio);
     BIO_free(bio);
     if (!ok) {
-        return fail(error, capacity, "cannot read the certificate", o->cert_file);
+        return fail(error, capacity, "cannot use the certificate", o->cert_file);
     }
     bool own_key = o->key_file != NULL || o->key_pem != NULL;
     bio = own_key ? source(o->key_file, o->key_pem) : source(o->cert_file, o->cert_pem);
     ok = bio != NULL && use_key(ctx, bio);
     BIO_free(bio);
     if (!ok) {
-        return fail(error, capacity, "cannot read the private key, or it is not the certificate's",
+        return fail(error, capacity, "cannot use the private key",
                     o->key_file != NULL ? o->key_file : o->cert_file);
     }
     return true;

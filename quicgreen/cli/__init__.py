@@ -1,5 +1,5 @@
-"""The command line: `quicgreen serve`, `fetch`, `ws`, `ping`, `tickets`, `info` and `explain`, a module
-each.
+"""The command line: `quicgreen serve`, `fetch`, `ws`, `ping`, `tickets`, `qlog`, `info` and `explain`, a
+module each.
 
 Options bear the names that curl, ping and gunicorn gave them.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..exceptions import QuicException
-from . import explain, fetch, info, ping, serve, tickets, ws
+from . import explain, fetch, info, ping, qlog, serve, tickets, ws
 from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, warn, warnings_to, words
 
 
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     ws.add(commands.add_parser("ws", help="talk to a WebSocket over HTTP/3"))
     ping.add(commands.add_parser("ping", help="time handshakes and round trips to a server"))
     tickets.add(commands.add_parser("tickets", help="look after the session tickets that are kept"))
+    qlog.add(commands.add_parser("qlog", help="read what connections wrote of themselves"))
     info.add(commands.add_parser("info", help="versions, settings, what the system offers, and defaults"))
     explain.add(commands.add_parser("explain", help="what a code or the name of an error means"))
     return parser

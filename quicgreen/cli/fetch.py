@@ -61,6 +61,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="send a GET, HEAD or OPTIONS before a resumed handshake is complete (0-RTT)",
     )
+    parser.add_argument(
+        "--qlog", metavar="FILE", help="write the connection's qlog there, or to a new file in that folder"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="tell what happens, on stderr")
     parser.add_argument("-s", "--silent", action="store_true", help="no progress, no error text")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the body there instead of stdout")
@@ -137,6 +140,8 @@ def _fetch_within(options: argparse.Namespace, done: Callable[[], None]) -> int:
                 early_data=options.tls_earlydata,
             )
         )
+        if options.qlog:
+            session.on_connection = lambda connection: connection.qlog(options.qlog)
         started = time.monotonic()
         with session.stream(method, _target(options), headers=headers, data=body) as response:
             _tell_connection(tell, response.connection, store)

@@ -64,7 +64,8 @@ def information() -> dict[str, Any]:
         values["udp.receive_buffer"] = info["receive_buffer"]
         values["udp.send_buffer"] = info["send_buffer"]
         runtime.engine.endpoint_close(endpoint)
-    values["QUICPRO_BUSY_POLL"] = os.environ.get("QUICPRO_BUSY_POLL") or "off"
+    for variable in ("QUICPRO_BUSY_POLL", "QP_TRACE", "QLOGDIR"):
+        values[variable] = os.environ.get(variable) or "off"
     values |= _settings()
     values |= _sessions()
     for name, value in _contexts.config_defaults(is_server=True).items():

@@ -53,7 +53,7 @@ WARNINGS: dict[str, str] = {
     "QuicWarningTicketStore": "mend the place where tickets are kept; connections go on with full handshakes",
 }
 
-_NEXT_REQUEST = "open a new connection"
+_RECONNECT = "open a new connection"
 _REPORT = "report it to who runs the side that broke the rules"
 
 HTTP3: dict[str, Meaning] = {
@@ -93,8 +93,8 @@ HTTP3: dict[str, Meaning] = {
 """RFC 9114, section 8.1; RFC 9204, section 6."""
 
 TRANSPORT: dict[str, Meaning] = {
-    "NO_ERROR": ("no error: the connection is over", _NEXT_REQUEST),
-    "INTERNAL_ERROR": ("the other side failed and cannot go on", f"look at its log; {_NEXT_REQUEST}"),
+    "NO_ERROR": ("no error: the connection is over", _RECONNECT),
+    "INTERNAL_ERROR": ("the other side failed and cannot go on", f"look at its log; {_RECONNECT}"),
     "CONNECTION_REFUSED": ("the server takes no connection now", "try again later"),
     "FLOW_CONTROL_ERROR": ("more data came than was allowed", _REPORT),
     "STREAM_LIMIT_ERROR": ("more streams were opened than was allowed", _REPORT),
@@ -105,14 +105,14 @@ TRANSPORT: dict[str, Meaning] = {
     "CONNECTION_ID_LIMIT_ERROR": ("more connection ids were given than are kept", _REPORT),
     "PROTOCOL_VIOLATION": ("a rule was broken for which there is no other code", _REPORT),
     "INVALID_TOKEN": ("the token of a Retry was not taken", "try again: the address may have changed"),
-    "APPLICATION_ERROR": ("the application closed before the handshake was done", _NEXT_REQUEST),
+    "APPLICATION_ERROR": ("the application closed before the handshake was done", _RECONNECT),
     "CRYPTO_BUFFER_EXCEEDED": (
         "a handshake larger than the other side keeps",
         "use a shorter chain of certificates",
     ),
     "KEY_UPDATE_ERROR": ("keys were changed against the rules", _REPORT),
-    "AEAD_LIMIT_REACHED": ("the keys were used for as much as they may be", _NEXT_REQUEST),
-    "NO_VIABLE_PATH": ("no way to the peer works any more", _NEXT_REQUEST),
+    "AEAD_LIMIT_REACHED": ("the keys were used for as much as they may be", _RECONNECT),
+    "NO_VIABLE_PATH": ("no way to the peer works any more", _RECONNECT),
 }
 """RFC 9000, section 20.1."""
 
@@ -120,7 +120,7 @@ _CERTIFICATE = "check the certificate that was sent, and its date, names and cha
 _BOTH = "compare versions and settings of TLS on both sides"
 
 ALERTS: dict[int, tuple[str, str, str]] = {
-    0: ("close_notify", "the connection is over", _NEXT_REQUEST),
+    0: ("close_notify", "the connection is over", _RECONNECT),
     10: ("unexpected_message", "a message came out of turn", _REPORT),
     20: ("bad_record_mac", "a record was changed on its way, or sealed wrongly", _REPORT),
     22: ("record_overflow", "a record was too long", _REPORT),

@@ -35,6 +35,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="take requests of returning clients before their handshake is complete (0-RTT)",
     )
     parser.add_argument("--websocket", action="store_true", help="let clients ask for WebSockets")
+    parser.add_argument(
+        "--qlog-dir", metavar="DIR", help="each connection writes its qlog to a file of its own there"
+    )
     parser.add_argument("--graceful-timeout", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
     parser.add_argument("--no-patch", action="store_true", help="do not monkey-patch the standard library")
@@ -49,6 +52,7 @@ def _serve(options: argparse.Namespace) -> int:
     import gevent
     import gevent.queue
 
+    from ..configuration import QuicConfiguration
     from ..server import Server
 
     quiet_interrupts()
@@ -70,6 +74,7 @@ def _serve(options: argparse.Namespace) -> int:
         retry=options.retry,
         early_data=options.early_data,
         websocket=options.websocket,
+        config=QuicConfiguration(qlog_dir=options.qlog_dir),
     )
     server.start()
     if tls is not None:

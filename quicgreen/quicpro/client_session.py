@@ -21,7 +21,7 @@ from .asker import Asker, Askers
 from .config import Config
 from .exchange import CompleteResponse, Exchange, ResponseHead, unknown
 from .last_error import noted
-from .session import Session, milliseconds, milliseconds_or_none
+from .session import Session, checked_fields, milliseconds, milliseconds_or_none
 
 _REQUESTS_MAX = 4096
 """Whose responses nobody received: what is forgotten there would stay for as long as the session."""
@@ -94,7 +94,12 @@ class ClientSession(Session):
     ) -> int:
         """See `quicpro_send_request`."""
         connection = self.connection
-        if self._closed or connection._why is not None or thread_id() != self._runtime.thread:
+        if (
+            self._closed
+            or connection._why is not None
+            or self._engine.closed
+            or thread_id() != self._runtime.thread
+        ):
             self._check()
         if time.monotonic() > connection.look_at:
             connection.look()
@@ -122,7 +127,7 @@ class ClientSession(Session):
         """A request with fields, a body, or a method: on its way, if it has a body."""
         self._check_protocol()
         data, extra = (None, _NOTHING) if body is None else h3.encode_body(body, None)
-        host, lines, declared = join(DEFAULT_HEADERS, extra, _checked(headers))
+        host, lines, declared = join(DEFAULT_HEADERS, extra, checked_fields(headers))
         named = method is not None
         if method is None:
             method = "GET" if body is None else "POST"
@@ -199,7 +204,12 @@ class ClientSession(Session):
         if self._held:
             if exchange.held is not None:
                 self._unhold(exchange)
-                exchange.begin_body()
+                try:
+                    exchange.begin_body()
+                except BaseException:
+                    exchange.give_up()
+                    self._forget(exchange)
+                    raise
             self._let_go()
         return exchange
 
@@ -333,7 +343,7 @@ class ClientSession(Session):
         """See `quicpro_poll`; raises where that returns False."""
         runtime = self._runtime
         seconds = ms / 1000 if ms.__class__ is int and ms >= 0 else milliseconds(ms)
-        if thread_id() != runtime.thread:
+        if self._engine.closed or thread_id() != runtime.thread:
             runtime.check("this session")
         asker = self._askers.get(id(getcurrent()))
         if asker is None or not asker.requests:
@@ -422,7 +432,8 @@ class ClientSession(Session):
         for exchange in list(self._requests.values()):
             exchange.forget()
             exchange.failure = error("closed-here", "the session was closed")
-        self._runtime.later(self._wake_all)
+        if not self._engine.closed:
+            self._runtime.later(self._wake_all)
 
     # ---------------------------------------------------------------- WebSocket, tickets
 
@@ -453,13 +464,6 @@ def _head(exchange: Exchange) -> ResponseHead | None:
         exchange.check()
         return None
     return ResponseHead(exchange)
-
-
-def _checked(headers: Any) -> RequestHeaders | None:
-    if headers is not None and not hasattr(headers, "items") and not isinstance(headers, (list, tuple)):
-        raise error("argument", f"headers are a mapping or pairs, not {type(headers).__name__}")
-    checked: RequestHeaders | None = headers
-    return checked
 
 
 def quoted(path: Any) -> str:

@@ -95,11 +95,10 @@ class Exchange(Outstanding):
         """It gets none."""
         head, self.held = self.held, None
         assert head is not None
-        early = self._method in self.session.early_methods
-        if self.declared:
-            self.send(head, None, self.declared, early)
+        if self.declared:  # told to who asks for the response, whoever's call this is
+            self.failure = error("content-length", f"no body, announced as {self.declared}")
         else:
-            self.submit(head, b"", early)
+            self.submit(head, b"", self._method in self.session.early_methods)
 
     def write_piece(self, data: bytes | bytearray | memoryview) -> int:
         """Send more of the body."""

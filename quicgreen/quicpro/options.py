@@ -98,6 +98,7 @@ OPTIONS: dict[str, Option] = {
     "server_name": Option(_text, None, "client"),
     "alpn": Option(_protocols, ("h3",), "both"),
     "keylog_file": Option(_path, None, "both"),
+    "qlog_dir": Option(_path, None, "both"),
     # Sessions that are taken up again
     "session_cache": Option(_flag, True, "both"),
     "session_mode": Option(settings.mode_number, None, "both"),

@@ -12,6 +12,7 @@ from ..fields import Fields, length_of, pairs
 from ..stream import H3_INTERNAL_ERROR, StreamGuard
 from ..stream import Stream as BodyStream
 from .last_error import noted
+from .session import checked_fields
 
 
 class Request:
@@ -94,7 +95,7 @@ class Stream:
             QuicConnectionException: the session is over.
         """
         self._session._check()
-        items = list(pairs(headers or ()))
+        items = list(pairs(checked_fields(headers) or ()))
         declared = None
         for name, value in items:
             if name.lower() == "content-length":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ..connection import BaseConnection
@@ -22,6 +23,7 @@ class Session:
     def __init__(self, connection: BaseConnection) -> None:
         self.connection = connection
         self._runtime = connection._runtime
+        self._engine = connection._engine
         self._closed = False
 
     @property
@@ -60,7 +62,7 @@ class Session:
     def set_qlog_path(self, path: str | os.PathLike[str]) -> None:
         """See `quicpro_set_qlog_path`."""
         self._check()
-        self.connection.qlog(path)  # type: ignore[attr-defined]
+        self.connection.qlog(path)
 
     def upgrade(self, path: str, **options: Any) -> Any:
         """Open a WebSocket: see the two sides."""
@@ -70,9 +72,12 @@ class Session:
     def close(self) -> None:
         """Close the session: what was written still reaches the peer, for which this waits a second at most.
         Whoever waits on it gets QuicConnectionException. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._begin_close()
+        if self._closed:
+            return
+        if not self.connection.closed:
+            self._runtime.check("this session")
+        self._closed = True
+        self._begin_close()
         self.connection.close()
 
     def _begin_close(self) -> None:
@@ -86,6 +91,17 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self.closed else self.alpn or 'connecting'}>"
+
+
+def checked_fields(headers: Any) -> Any:
+    """Fields that are a mapping or pairs; whether each is one is seen where it is encoded."""
+    if headers is None or isinstance(headers, Mapping):
+        return headers
+    if isinstance(headers, (list, tuple)) and all(
+        isinstance(item, (list, tuple)) and len(item) == 2 for item in headers
+    ):
+        return headers
+    raise error("argument", f"headers are a mapping or a list of pairs, not {headers!r:.60}")
 
 
 def milliseconds(ms: Any) -> float:

@@ -202,7 +202,7 @@ def tls_context(tls: ClientTls) -> Any:
         try:
             context.load_cert_chain(tls.cert, tls.key)
         except OSError as e:
-            raise error("argument", f"the certificate or key cannot be used: {tls.cert}: {e}") from None
+            raise error("client-certificate", f"{tls.cert}: {e}") from None
     return context
 
 

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "engine.h"
+#include "quicgreen_seeing.h"
 #include "random.h"
 
 /* For what takes milliseconds: a busy machine gets the rest. */

@@ -59,6 +59,7 @@ def serving(
             fiber = Fiber(handle)
             fibers.append(fiber)
             fiber.start(session)
+            del session  # who forgets it shall be the last
 
     fibers: list[Fiber] = []
     accepting = gevent.spawn(accept)

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -24,6 +25,7 @@ from quicgreen.quicpro import (
     QUIC_ERROR_TIMEOUT,
     Config,
     Fiber,
+    QuicClientException,
     QuicConnectionException,
     QuicSocketException,
     QuicStreamException,
@@ -43,6 +45,7 @@ from quicgreen.quicpro import (
     quicpro_receive_head,
     quicpro_receive_response,
     quicpro_send_request,
+    quicpro_set_qlog_path,
 )
 from quicgreen.testing import Authority
 
@@ -330,6 +333,34 @@ def test_a_server_that_has_enough(aioquic: Peer, connect: Connect) -> None:
         send()
     response = receive(sess, stream)
     assert (response["status"], response["body"]) == (413, b"enough")
+    assert ask(sess, "/version")["status"] == 200
+
+
+# ---------------------------------------------------------------- A7: traces
+
+
+def test_a_trace_begins_at_the_call(server: Peer, connect: Connect, tmp_path: Path) -> None:
+    """Live: it is there while the session goes on, and has what came after the call."""
+    sess = connect(server)
+    ask(sess, "/version")
+    path = tmp_path / "example.qlog"
+    assert quicpro_set_qlog_path(sess, path)
+    ask(sess, "/size/20000")
+    assert wait_until(lambda: path.exists() and b"packet_received" in path.read_bytes())
+    records = [json.loads(line) for line in path.read_bytes().split(b"\x1e")[1:]]
+    assert len(records) > 3
+    before = path.stat().st_size
+    ask(sess, "/size/20000")
+    assert wait_until(lambda: path.stat().st_size > before)
+
+
+@pytest.mark.parametrize("where", ["none/x.qlog", "file/x.qlog"])
+def test_a_path_that_cannot_be_written(aioquic: Peer, connect: Connect, tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("")
+    sess = connect(aioquic)
+    with pytest.raises(QuicClientException, match=where):
+        quicpro_set_qlog_path(sess, tmp_path / where)
+    assert quicpro_get_last_error() != QUIC_ERROR_OK
     assert ask(sess, "/version")["status"] == 200
 
 

@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+use std::ffi::{c_char, c_void, CStr};
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -82,5 +83,56 @@ pub extern "C" fn qgq_conn_stream_capacity(
             -15
         }
         Err(_) => -7,
+    }
+}
+
+/// Where a connection's qlog goes: memory of the caller's, which outlives the connection.
+struct QlogWriter {
+    write: extern "C" fn(*mut c_void, *const u8, usize),
+    context: *mut c_void,
+}
+
+// quiche asks for both. An engine, and all that it owns, is one thread's (quicgreen.h, rule 2).
+unsafe impl Send for QlogWriter {}
+unsafe impl Sync for QlogWriter {}
+
+impl std::io::Write for QlogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        (self.write)(self.context, bytes.as_ptr(), bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Begin a connection's qlog, in JSON-SEQ (RFC 7464): every piece of it is given to `write`, with
+/// `context`, until the connection has ended, is freed, or `qgq_conn_end_qlog`. A second one takes the
+/// first one's place.
+///
+/// quiche's own functions write to a file or a descriptor, in the middle of whatever happens.
+///
+/// # Safety
+///
+/// `title` and `description` are C strings of UTF-8.
+#[no_mangle]
+pub unsafe extern "C" fn qgq_conn_set_qlog(
+    conn: &mut Connection,
+    title: *const c_char,
+    description: *const c_char,
+    write: extern "C" fn(*mut c_void, *const u8, usize),
+    context: *mut c_void,
+) {
+    let text = |s| unsafe { CStr::from_ptr(s) }.to_string_lossy().into_owned();
+    let writer = Box::new(QlogWriter { write, context });
+    conn.set_qlog_with_level(writer, text(title), text(description), QlogLevel::Extra);
+}
+
+/// Write no more of a connection's qlog.
+#[no_mangle]
+pub extern "C" fn qgq_conn_end_qlog(conn: &mut Connection) {
+    if let Some(streamer) = conn.qlog_streamer() {
+        streamer.finish_log().ok();
     }
 }
