@@ -53,6 +53,7 @@ def test_links_and_paths_exist(page: Path) -> None:
 # ---------------------------------------------------------------- examples
 
 WITH_EXAMPLES = {
+    "porting": 13,
     "sessions": 7,
     "tracing": 4,
     "websocket": 7,
@@ -80,6 +81,9 @@ def test_every_example_says_what_it_prints() -> None:
 
 def answer(request: quicgreen.Request) -> None:
     """What the examples of clients ask for."""
+    if request.path == "/events":
+        request.respond(200, {"content-type": "text/event-stream"}, "data: one\n\ndata: two\n\n")
+        return
     if not request.is_websocket:
         hello(request)
         return
@@ -90,6 +94,8 @@ def answer(request: quicgreen.Request) -> None:
             ws.close(1000, "lift-off")
         for message in ws:
             ws.send(message)
+            if request.path == "/chat":  # ... which is about to close
+                ws.close(1000, "good night")
 
 
 @pytest.mark.parametrize("code", [code for _, code in EXAMPLES], ids=[name for name, _ in EXAMPLES])
