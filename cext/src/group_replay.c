@@ -75,7 +75,8 @@ static bool in_doubt(const group_secrets *s, uint64_t period, uint64_t wall_s) {
     uint64_t forgotten_s = s->forgotten_wall_s;
     for (int i = 0; i < 4; i++) {
         uint64_t word = s->replay_walls[i], age = (period - (word >> WALL_BITS)) % PERIODS;
-        if (age >= 2 && (word & WALL) > forgotten_s) {
+        bool is_past = age >= 2 && age < PERIODS / 2; /* else of now, or of who is ahead of us */
+        if (is_past && (word & WALL) > forgotten_s) {
             forgotten_s = word & WALL;
         }
     }

@@ -135,24 +135,26 @@ TEST(more_than_the_list_takes_are_counted) {
 
 /* ---------------------------------------------------------------- many, and by whom else */
 
-static void address_of(uint32_t place, qg_addr *peer, qg_addr *local) {
-    CHECK_EQ(qg_addr_parse(peer, "127.0.0.1", (uint16_t)(10000 + place % 50000)), QG_OK);
-    CHECK_EQ(qg_addr_parse(local, "127.0.0.1", (uint16_t)(5000 + place % 5000)), QG_OK);
+/* Everything about connection `id` follows from it. */
+static void address_of(uint32_t id, qg_addr *peer, qg_addr *local) {
+    CHECK_EQ(qg_addr_parse(peer, "127.0.0.1", (uint16_t)(10000 + id % 50000)), QG_OK);
+    CHECK_EQ(qg_addr_parse(local, "127.0.0.1", (uint16_t)(5000 + id % 5000)), QG_OK);
 }
 
-static void cids_of(uint32_t place, uint8_t cids[QG_LISTED_CIDS][QG_CID_LEN]) {
+static uint32_t cids_of(uint32_t id, uint8_t cids[QG_LISTED_CIDS][QG_CID_LEN]) {
     for (uint32_t i = 0; i < QG_LISTED_CIDS; i++) {
-        memset(cids[i], (int)(place + i), QG_CID_LEN);
+        memset(cids[i], (int)(id + i), QG_CID_LEN);
+        qg__put32(cids[i], id);
     }
+    return 1 + id % QG_LISTED_CIDS;
 }
 
-static void list(qg_group *g, uint32_t place) {
+static void list(qg_group *g, uint32_t place, uint32_t id) {
     qg_addr peer, local;
     uint8_t cids[QG_LISTED_CIDS][QG_CID_LEN];
-    address_of(place, &peer, &local);
-    cids_of(place, cids);
-    CHECK(qg__group_list(g, SLOT, place, &peer, &local, (const uint8_t(*)[QG_CID_LEN])cids,
-                         1 + place % QG_LISTED_CIDS));
+    address_of(id, &peer, &local);
+    uint32_t count = cids_of(id, cids);
+    CHECK(qg__group_list(g, SLOT, place, &peer, &local, (const uint8_t(*)[QG_CID_LEN])cids, count));
 }
 
 static void check_entry(const qg_group *g, uint32_t place) {
@@ -162,10 +164,10 @@ static void check_entry(const qg_group *g, uint32_t place) {
     if (c->listed == 0) {
         return;
     }
-    address_of(place, &peer, &local);
-    cids_of(place, cids);
+    uint32_t id = qg__get32(c->cids[0]);
+    address_of(id, &peer, &local);
     CHECK(qg__addr_equal(&c->peer, &peer) && qg__addr_equal(&c->local, &local));
-    CHECK_EQ(c->cid_count, 1 + place % QG_LISTED_CIDS);
+    CHECK_EQ(c->cid_count, cids_of(id, cids));
     CHECK_BYTES(c->cids, c->cid_count * QG_CID_LEN, cids, c->cid_count * QG_CID_LEN);
     CHECK(g->slots[SLOT].top > place);
 }
@@ -291,10 +293,10 @@ TEST(packets_for_the_dead_are_answered) {
 /* ---------------------------------------------------------------- dying on the way */
 
 static int list_once(void *g) {
-    list(g, 5);
+    list(g, 5, 105);
     qg__group_unlist(g, SLOT, 5);
-    list(g, 9);
-    list(g, 5);
+    list(g, 9, 109);
+    list(g, 5, 205);
     return 0;
 }
 
@@ -303,7 +305,7 @@ TEST(what_was_half_written_is_not_listed) {
     uint64_t steps = 0;
     for (int status = SIGKILL; status == SIGKILL;) {
         qg_group *g = make(10);
-        list(g, 5);
+        list(g, 5, 5);
         status = wait_for(start_victim(list_once, g, ++steps, SIGKILL), 0);
         check_note("step %u", (unsigned)steps);
         CHECK(status == SIGKILL || status == 0);
@@ -324,7 +326,7 @@ static int list_for_ever(void *g) {
         if (random_below(&state, 3) == 0) {
             qg__group_unlist(g, SLOT, place);
         } else {
-            list(g, place);
+            list(g, place, (uint32_t)random_next(&state));
         }
         if (n == 0) {
             usleep(20);

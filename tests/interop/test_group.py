@@ -98,7 +98,7 @@ def record_flight(workers: Workers, certificates: Authority) -> list[bytes]:
         link.blackhole()
         early = quicgreen.connect("127.0.0.1", link.port, verify=trust, ticket=ticket, early_data=True)
         job = gevent.spawn(early.get, "/hit/replayed")
-        # The first has the control stream, the second the request.
+        # One with what HTTP/3 begins with, and one with the request.
         assert wait_until(lambda: sum(p.data[0] & 0xF0 == 0xD0 for p in link.packets()) >= 2)
         flight = [p.data for p in link.packets()]
         job.kill()
