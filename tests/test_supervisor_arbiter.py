@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import gevent
 import pytest
-from helpers.commands import START_S, environment
-from helpers.supervised import alive, supervised
+from helpers.commands import START_S, environment, write_files
+from helpers.supervised import APP, alive, own_descriptors, supervised
 from support import check_python, run_python, wait_until
 
 import quicgreen
@@ -261,3 +262,131 @@ def test_hooks_are_called_in_their_order() -> None:
             "post_request", "answer", "worker_exit", "child_exit", "on_exit",
         ],
     ), run.stderr  # fmt: skip
+
+
+def test_systemd_hears_how_it_goes(files: Path) -> None:
+    path = str(files / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(path)
+        s.setblocking(False)
+        heard: list[str] = []
+
+        def hear(word: str) -> None:
+            def listen() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    heard.append(s.recv(1000).decode())
+                return any(said.startswith(word) for said in heard)
+
+            assert wait_until(listen, START_S), (word, heard)
+            heard.clear()
+
+        environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}
+        with supervised(files, "-w", "1", **environ) as server:
+            hear("READY=1\nSTATUS=1 workers")
+            hear("WATCHDOG=1")
+            server.signal(signal.SIGHUP)
+            hear("RELOADING=1\nMONOTONIC_USEC=")
+            hear("READY=1\nSTATUS=1 workers, reloaded 1 times")
+            server.signal(signal.SIGTERM)
+            hear("STOPPING=1")
+            assert server.wait() == 0
+
+
+def test_a_socket_of_systemd_s_is_served(files: Path) -> None:
+    """Descriptor 3, with ReusePort=yes; the address of `bind` does not count."""
+    (files / "app.py").write_text(APP)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        s.bind(("127.0.0.1", 0))
+        start = f"""
+import os, sys
+os.dup2({s.fileno()}, 3)
+os.environ |= {{"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}}
+sys.argv[1:] = ["serve", "app:handle", "-w", "2"]
+from quicgreen.cli import main
+sys.exit(main())
+"""
+        process = subprocess.Popen(
+            [sys.executable, "-c", start],
+            cwd=files,
+            pass_fds=[s.fileno()],
+            env=environment(),
+            stdout=subprocess.PIPE,
+        )
+        try:
+            url = f"https://127.0.0.1:{s.getsockname()[1]}/"
+
+            def served() -> set[str]:
+                found = set()
+                for _ in range(8):
+                    with quicgreen.Session(verify=False, timeout=START_S) as session:
+                        found.add(session.get(url).headers["x-worker"])
+                return found
+
+            assert process.stdout is not None
+            gevent.get_hub().threadpool.apply(process.stdout.readline)
+            assert wait_until(lambda: served() == {"0", "1"}, START_S)
+        finally:
+            process.terminate()
+            process.wait(START_S)
+            process.stdout.close()
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("how", ["broken", "missing"])
+def test_a_certificate_that_is_broken_stays_as_it_was(files: Path, how: str) -> None:
+    with supervised(files, "-w", "1", "--certfile", "both.pem") as server:
+        first = quicgreen.connect("127.0.0.1", server.port, verify=False)
+        before = first.peer_cert()
+        first.close()
+        if how == "broken":
+            (files / "both.pem").write_text("nonsense")
+        else:
+            (files / "both.pem").unlink()
+        server.reload()
+        told = server.ask()
+        assert told["generation"] == 1
+        assert "certificate" in told["reload_error"]
+        assert "the certificate stays as it was" in server.log
+        with quicgreen.connect("127.0.0.1", server.port, verify=False) as connection:
+            assert connection.peer_cert() == before
+        write_files(files)  # another one
+        server.reload()
+        assert server.ask()["reload_error"] is None
+        with quicgreen.connect("127.0.0.1", server.port, verify=False) as connection:
+            assert connection.peer_cert() not in (None, before)
+
+
+def test_a_preloaded_application_is_imported_once(files: Path) -> None:
+    app = "import os\npid = os.getpid()\ndef handle(request): request.respond(200, None, str(pid))\n"
+    with supervised(files, "-w", "2", "--preload", app=app) as server:
+        assert {server.get().text for _ in range(10)} == {str(server.pid)}
+        assert not any("eventpoll" in d for d in own_descriptors(server.pid))
+        server.reload()
+        assert server.get().text == str(server.pid)
+
+
+def test_hooks_that_fail_end_nobody(files: Path) -> None:
+    (files / "c.py").write_text(
+        "def when_ready(supervisor): 1 / 0\ndef child_exit(supervisor, worker): 1 / 0\n"
+        "def pre_fork(supervisor, worker): 1 / 0\n"
+    )
+    with supervised(files, "-w", "1", "-c", "c.py") as server:
+        assert server.get().status_code == 200
+        os.kill(server.workers()[0]["pid"], signal.SIGKILL)
+        server.wait_for("the hook child_exit")
+        assert wait_until(lambda: len(server.workers()) == 1, START_S)
+        assert server.get().status_code == 200
+
+
+def test_at_most_four_generations_drain(files: Path) -> None:
+    with supervised(files, "-w", "1", "--graceful-timeout", "60") as server:
+        waiting = []
+        for _ in range(6):
+            waiting.append(gevent.spawn(server.get, "/slow/50"))
+            gevent.sleep(0.2)
+            server.reload()
+        assert wait_until(lambda: len(server.workers("draining")) <= 4, START_S)
+        assert wait_until(lambda: sum(g.ready() for g in waiting) >= 2, START_S)
+        assert all(isinstance(g.exception, quicgreen.QuicException) for g in waiting if g.ready())
+        gevent.killall(waiting)

@@ -31,6 +31,24 @@ def test_a_flood_of_signals_blocks_nobody() -> None:
         signals.close()
 
 
+def test_a_child_s_signals_are_not_its_parent_s() -> None:
+    signals = Signals()
+    try:
+        signals.hold()
+        if (pid := os.fork()) == 0:
+            os.kill(os.getpid(), signal.SIGQUIT)  # before it has its own handlers
+            signals.close()
+            signals.release()
+            os._exit(0)
+        signals.release()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGQUIT
+        assert signal.SIGQUIT not in signals.taken()
+        os.kill(os.getpid(), signal.SIGQUIT)  # and its own are seen as before
+        assert signals.taken() == [signal.SIGQUIT]
+    finally:
+        signals.close()
+
+
 def test_another_thread_cannot() -> None:
     failures: list[Exception] = []
     before = set(os.listdir("/proc/self/fd"))

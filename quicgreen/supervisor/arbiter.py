@@ -297,6 +297,8 @@ class Supervisor:
                 )
                 self._slots.leave(child)
                 child.abort()
+                if child.generation is self._next:
+                    self._give_up_reload("its worker hangs")
 
     # ---------------------------------------------------------------- numbers
 
@@ -334,7 +336,11 @@ class Supervisor:
             self._starved = False
             child = Child(slot, self._ages, generation)
             self._hook("pre_fork", child, of=generation)
-            child.fork(self._in_child)
+            self._signals.hold()
+            try:
+                child.fork(self._in_child)
+            finally:
+                self._signals.release()
         except OSError as e:  # of ours too
             _log.error("no worker can be forked: %s", e)
             self._fork_at = time.monotonic() + _TURN_S
@@ -346,6 +352,7 @@ class Supervisor:
     def _in_child(self, child: Child, channel: int) -> int:
         exits.forget()
         self._signals.close()
+        self._signals.release()
         self._control.close()
         self.sockets.close_but(child.slot)
         for sibling in self.children:

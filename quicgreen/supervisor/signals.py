@@ -25,6 +25,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
+        self._mask: set[Any] = set()
         self.fd, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
@@ -40,6 +41,15 @@ class Signals:
         with contextlib.suppress(BlockingIOError):
             return list(os.read(self.fd, 4096))
         return []
+
+    def hold(self) -> None:
+        """Around a fork: a child that gets one before it has called `close` would note it in its parent's
+        pipe, and the parent take it for its own."""
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+
+    def release(self) -> None:
+        """In the parent after the fork, in the child after `close`."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def close(self) -> None:
         """All as before. In a child too, whose handlers are then the parent's earlier ones."""
