@@ -67,6 +67,10 @@ class Worker:
     def run(self) -> int:
         """Serve until told to end; returns the exit status."""
         faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+        # Ctrl-C in a terminal is for all of its processes: the supervisor says what is to be done. They are
+        # not ignored, since programs that an application starts would inherit that.
+        for number in (signal.SIGINT, signal.SIGTTIN, signal.SIGTTOU):
+            set_handler(number, _nothing)
         settings = self.settings
         set_title(settings, f"worker {self.number} [{settings.proc_name or self.supervisor.name}]")
         os.environ["QUICGREEN_WORKER"] = str(self.number)
@@ -182,9 +186,6 @@ class Worker:
         self._signals = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGQUIT):
             gevent.signal_handler(number, self._signals.put, number)
-        # Ctrl-C in a terminal is for all of its processes. The supervisor says what is to be done.
-        for number in (signal.SIGINT, signal.SIGTTIN, signal.SIGTTOU):
-            set_handler(number, signal.SIG_IGN)
         set_handler(signal.SIGABRT, self._on_abort)
 
     def _serve(self) -> None:
@@ -221,6 +222,10 @@ class Worker:
             self._signals.put(signal.SIGQUIT)
         else:
             os._exit(exits.FAILED)
+
+
+def _nothing(number: int, frame: Any) -> None:
+    pass
 
 
 def _user(name: str) -> pwd.struct_passwd:
