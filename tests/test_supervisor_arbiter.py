@@ -390,3 +390,37 @@ def test_at_most_four_generations_drain(files: Path) -> None:
         assert wait_until(lambda: sum(g.ready() for g in waiting) >= 2, START_S)
         assert all(isinstance(g.exception, quicgreen.QuicException) for g in waiting if g.ready())
         gevent.killall(waiting)
+
+
+def test_a_program_that_has_a_hub_already() -> None:
+    """It should not, but its workers are as well as others."""
+    check_python(
+        """
+        import gevent, os, signal, sys
+        from gevent import socket
+        import quicgreen
+
+        ticks = gevent.spawn(lambda: [gevent.sleep(0.01) for _ in range(10**9)])
+        socket.getaddrinfo("localhost", 1)
+        mine = quicgreen.Session(verify=False)
+
+        def handle(request):
+            gevent.sleep(0.01)
+            socket.getaddrinfo("localhost", 1)
+            request.respond(200, None, b"fine")
+
+        def ready(supervisor):
+            if os.fork() == 0:
+                gevent.reinit()
+                with quicgreen.Session(verify=False) as session:
+                    url = "https://127.0.0.1:%d/" % supervisor.address[1]
+                    answers = {session.get(url, timeout=20).text for _ in range(5)}
+                os.kill(os.getppid(), signal.SIGTERM)
+                os._exit(0 if answers == {"fine"} else 9)
+
+        supervisor = quicgreen.Supervisor(handle, workers=2, bind="127.0.0.1:0")
+        assert supervisor.run(ready) == 0
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        ticks.kill()
+        """
+    )

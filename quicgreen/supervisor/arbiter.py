@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .. import hub
 from .._group import WorkerGroup
 from ..exceptions import QuicException, error
 from . import application, certificates, exits, worker
@@ -188,7 +189,7 @@ class Supervisor:
         if not self.settings.no_patch:
             worker.patch()
         self.handler = application.load(self.app)
-        if worker.has_hub():
+        if hub.exists():
             _log.warning(
                 "%s started gevent's hub when it was imported, before workers were forked: its greenlets do "
                 "not run in them; leave --preload out, or start them in post_worker_init", self.app

@@ -71,6 +71,8 @@ class Worker:
         # not ignored, since programs that an application starts would inherit that.
         for number in (signal.SIGINT, signal.SIGTTIN, signal.SIGTTOU):
             set_handler(number, _nothing)
+        if hub.exists():
+            gevent.reinit()  # the program had one, whose loop is its parent's still
         settings = self.settings
         set_title(settings, f"worker {self.number} [{settings.proc_name or self.supervisor.name}]")
         os.environ["QUICGREEN_WORKER"] = str(self.number)
@@ -239,10 +241,6 @@ def _group_id(name: str) -> int:
 def patch() -> None:
     """Before an application is imported, so that what it imports is cooperative."""
     monkey.patch_all()
-
-
-def has_hub() -> bool:
-    return hub.exists()
 
 
 def set_title(settings: Settings, title: str) -> None:
