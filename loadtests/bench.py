@@ -20,6 +20,7 @@ import client_rows
 import connection_rows
 import machine
 import primitives
+import quicpro_rows
 import reference
 import server_rows
 import table
@@ -29,7 +30,7 @@ from samples import Group, Plan, Row, groups, say
 
 from quicgreen.testing import self_signed
 
-MODULES = [server_rows, client_rows, connection_rows, websocket_rows, primitives]
+MODULES = [server_rows, client_rows, connection_rows, websocket_rows, primitives, quicpro_rows]
 """Imported for the rows that they register."""
 
 SECONDS = 1.5

@@ -45,14 +45,34 @@ def exactly(length: int, parts: Iterable[Any]) -> Iterator[Any]:
     Raises:
         QuicClientException: they are more, or fewer.
     """
-    left = length
+    tally = Tally(length)
     for part in parts:
-        if len(part) > left:
-            raise error("content-length", f"more than the {length} bytes announced")
-        left -= len(part)
+        tally.add(len(part))
         yield part
-    if left:
-        raise error("content-length", f"{length - left} bytes, announced as {length}")
+    tally.add(0, last=True)
+
+
+class Tally:
+    """Counts a body that is given in pieces against its content-length, if it has one."""
+
+    __slots__ = ("_left", "_length")
+
+    def __init__(self, length: int | None) -> None:
+        self._length = self._left = length
+
+    def add(self, size: int, *, last: bool = False) -> None:
+        """`size` more bytes are to be sent, and nothing after the `last` ones.
+
+        Raises:
+            QuicClientException: together they are more than announced, or fewer at the end."""
+        if self._left is None:
+            return
+        if size > self._left:
+            raise error("content-length", f"more than the {self._length} bytes announced")
+        if last and size < self._left:
+            sent = (self._length or 0) - self._left + size
+            raise error("content-length", f"{sent} bytes, announced as {self._length}")
+        self._left -= size
 
 
 def close_body(body: Any) -> None:

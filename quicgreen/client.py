@@ -14,20 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _contexts, fields, h3, hub
+from . import datapath, fields, h3, hub
 from .bodies import Body
-from .configuration import ClientTls, Limits, QuicConfiguration, Timeout, busy_poll_us, trust
+from .client_settings import ClientSettings, shared
+from .configuration import ClientTls, Limits, QuicConfiguration, Timeout
 from .connection import ClientConnection
 from .exceptions import error
 from .hub import thread_id
 from .messages import Response
 from .pool import Origin, Pool, dial, dialled, resolve, seconds_left
 from .repeats import ATTEMPTS, TOO_EARLY, found_dead, is_whole, unprocessed
-from .session_keeper import SessionKeeper
 from .session_modes import SessionMode, choose, open_store
-from .ticket_cache import TicketCache, finish_all
-from .tickets import Ticket, TicketKeys, TicketStore
-from .urls import PLAIN_PATH, ascii_host, split_url, with_params
+from .ticket_cache import finish_all
+from .tickets import Ticket, TicketStore
+from .urls import PLAIN_PATH, ascii_host, join_authority, split_url, with_params
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -36,7 +36,8 @@ _UNSET: Any = object()
 
 _USER_AGENT = "quicgreen/0.1"
 
-_DEFAULT_HEADERS = {"user-agent": _USER_AGENT, "accept": "*/*"}
+DEFAULT_HEADERS = {"user-agent": _USER_AGENT, "accept": "*/*"}
+"""What every request has, unless it says otherwise."""
 
 _TARGETS_MAX = 1024
 
@@ -47,35 +48,6 @@ _SPECIAL = {"host", "content-length"}
 
 RequestHeaders = Mapping[str, fields.FieldValue | None] | Iterable[tuple[str, fields.FieldValue | None]]
 """Fields of a request; with None as its value a field of the session is left out."""
-
-
-class _Settings:
-    """How connections are made: in the engine's form, and which sessions they take up."""
-
-    def __init__(
-        self,
-        runtime: hub.Runtime,
-        tls: ClientTls,
-        transport: QuicConfiguration | None,
-        server_name: str | None,
-        store: TicketStore | None,
-        mode: SessionMode,
-        early_data: bool,
-    ) -> None:
-        file, folder = trust(tls.verify)
-        self.configuration = _contexts.Configuration(
-            tls, transport or QuicConfiguration(), tickets=True, ca_file=file, ca_dir=folder
-        )
-        keys = TicketKeys(
-            server_name=server_name,
-            alpn=tls.alpn,
-            verify=tls.verify is not False,
-            ca_file=file,
-            ca_dir=folder,
-            cert=tls.cert,
-        )
-        cache = None if store is None else TicketCache(runtime, store)
-        self.sessions = SessionKeeper(cache, mode, early_data=early_data, keys=keys)
 
 
 class Connection(ClientConnection):
@@ -108,13 +80,28 @@ class Connection(ClientConnection):
         limit = self._timeout if timeout is _UNSET else Timeout.of(timeout)
         body, extra = h3.encode_body(data, json)
         method = _method(method)
-        authority, lines, declared = join(_DEFAULT_HEADERS, extra, headers)
+        authority, lines, declared = join(DEFAULT_HEADERS, extra, headers)
         head = h3.head_prefix(method, authority or self._authority) + fields.path_line(path) + lines
         url = f"https://{self._authority}{path}"
         response = h3.exchange(self, method, url, head, body, limit, None, declared, early_data)
         if not stream:
             response.read()
         return response
+
+    def websocket(self, path: str = "/", **options: Any) -> WebSocket:
+        """Open a WebSocket on this connection: see `quicgreen.websocket.connect` for the options, of which
+        `http3` is none here."""
+        from .websocket.handshake import open_on_connection
+
+        self._check()
+        if self.alpn not in ("h3", ""):
+            raise error("state", f"the connection speaks {self.alpn}, not HTTP/3")
+        return open_on_connection(self, self._authority, path, **options)
+
+    @property
+    def authority(self) -> str:
+        """Host and port of the server, as a request says them."""
+        return self._authority
 
     def get(self, path: str = "/", **options: Any) -> Response:
         """`request("GET", ...)`."""
@@ -164,6 +151,7 @@ def connect(
     cert: str | tuple[str, str] | None = None,
     server_name: str | None = None,
     alpn: tuple[str, ...] = ("h3",),
+    tls: ClientTls | None = None,
     timeout: Timeout | float | tuple[float | None, float | None] | None = _UNSET,
     config: QuicConfiguration | None = None,
     ticket: Ticket | None = None,
@@ -178,6 +166,7 @@ def connect(
         verify, cert, server_name, config: as in `Session`.
         alpn: application protocols; anything but "h3" gives a connection whose streams are yours
             (`open_stream`, `accept_stream`).
+        tls: a `ClientTls` instead of verify, cert and alpn.
         timeout: `Timeout.connect` bounds this call.
         ticket: of an earlier connection to this server (`Connection.export_ticket`), to be resumed.
         tickets, session_mode: where tickets come from and go to, as in `Session`; with neither the
@@ -193,22 +182,21 @@ def connect(
     limit = Timeout() if timeout is _UNSET else Timeout.of(timeout)
     certificate, key = cert if isinstance(cert, tuple) else (cert, None)
     runtime = hub.current()
-    runtime.engine.set_spin(busy_poll_us())
+    datapath.tune(runtime.engine)
     name = None if server_name is None else ascii_host(server_name)
     mode = SessionMode.AUTO
     if session_mode is not None or tickets is not None:
         mode = choose(session_mode)
     if session_mode is not None and tickets is None:
         tickets = open_store(mode, required=True)
-    tls = ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
-    settings = _Settings(runtime, tls, config, name, tickets, mode, early_data)
+    tls = tls or ClientTls(verify=verify, cert=certificate, key=key, alpn=alpn)
+    settings = shared(runtime, tls, config, name, tickets, mode, early_data)
     host = ascii_host(host.strip("[]"))
     deadline = None if limit.connect is None else time.monotonic() + limit.connect
     addresses = resolve(host, port, limit.connect)
     prepare = settings.sessions.resume(host, port, seconds_left(deadline), ticket)
     connection = dial(runtime, Connection, addresses, settings.configuration, name or host, deadline, prepare)
-    bracketed = f"[{host}]" if ":" in host else host
-    connection._authority = bracketed if port == 443 else f"{bracketed}:{port}"
+    connection._authority = join_authority(host, port)
     connection._timeout = limit
     try:
         if early_data:
@@ -264,7 +252,7 @@ class Session:
         early_data: bool = True,
     ) -> None:
         self.headers: dict[str, str] = {
-            **_DEFAULT_HEADERS,
+            **DEFAULT_HEADERS,
             **{k.lower(): v for k, v in (headers or {}).items()},
         }
         """Default fields; may be changed."""
@@ -462,12 +450,12 @@ class Session:
         if self._pool is not None and not self._pool.runtime.forked:
             self._pool.runtime.check("this session")  # raises: it was closed with its hub
         runtime = hub.current()
-        runtime.engine.set_spin(busy_poll_us())
+        datapath.tune(runtime.engine)
         mode = choose(self._mode)
         store = None if self._tickets is False else self._tickets  # which may be empty, and false for that
         if self._tickets is None:
             store = open_store(mode, required=self._mode is not None)
-        settings = _Settings(
+        settings = ClientSettings(
             runtime, self._tls, self._transport, self._server_name, store, mode, self._early_data
         )
         self._targets.clear()

@@ -84,6 +84,64 @@ def encode_body(data: Any, json: Any) -> tuple[Any, dict[str, str]]:
     return data, {}
 
 
+def with_length(head: bytes, body: Any, declared: int | None) -> bytes:
+    """The head, with a content-length if the body's is known and the head has none.
+
+    Raises:
+        QuicClientException: it has another one.
+    """
+    if body is None:
+        if declared:
+            raise error("content-length", f"no body, announced as {declared}", request_sent=False)
+    elif isinstance(body, bytes):
+        if declared is None:
+            return head + fields.length_line(len(body))
+        if declared != len(body):
+            detail = f"{len(body)} bytes, announced as {declared}"
+            raise error("content-length", detail, request_sent=False)
+    return head
+
+
+def submit(
+    connection: ClientConnection,
+    method: str,
+    head: bytes,
+    body: bytes,
+    token: int,
+    limit: Timeout,
+    early: bool | None,
+) -> None:
+    """Hand a request with a body of at most `INLINE_MAX` bytes to the engine: it leaves with the turn. The
+    event with `token` is its answer."""
+    flags = _FLAGS.get(method, FIN) if not body else _FLAGS_WITH_BODY.get(method, FIN)
+    if early is not None:
+        flags = flags | _engine.EARLY if early else flags & ~_engine.EARLY
+    connection._engine.submit(OP_REQUEST, flags, connection.id, 0, token, limit.read_us, 0, head, body)
+
+
+def open_request(connection: ClientConnection, head: bytes, limit: Timeout) -> int:
+    """Send a head whose body follows, waiting while no stream may be opened; returns the stream's id.
+
+    Raises:
+        QuicTimeoutException: none was allowed in time.
+        QuicConnectionException: the connection ended.
+    """
+    runtime = connection._runtime
+    while True:
+        token = runtime.new_token()
+        rc, number = runtime.engine.open_request(connection.id, head, 0, token, microseconds(limit.pool))
+        if rc == 0:
+            return number
+        connection.await_opening(rc, token)
+
+
+def await_head(connection: ClientConnection, stream: int, token: int, timeout_us: int) -> None:
+    """Have the event with `token` tell of the response's head on an open stream."""
+    rc = connection._engine.await_response(connection.id, stream, token, timeout_us)
+    if rc != _engine.AGAIN:
+        raise connection.closing_error() or stream_error(-rc, 0)
+
+
 def exchange(
     connection: ClientConnection,
     method: str,
@@ -101,38 +159,16 @@ def exchange(
     raises. `declared`: the content-length that `head` has already; None: it has none. `early`: may it be
     sent before the handshake is complete, where it could be replayed? None: as its method says.
     """
-    if body is not None:
-        if isinstance(body, bytes):
-            if declared is None:
-                head += fields.length_line(len(body))
-            elif declared != len(body):
-                raise error(
-                    "content-length", f"{len(body)} bytes, announced as {declared}", request_sent=False
-                )
-        if body.__class__ is not bytes or len(body) > INLINE_MAX:
-            return _upload(connection, method, url, head, body, limit, on_done, declared)
-    else:
-        if declared:
-            raise error("content-length", f"no body, announced as {declared}", request_sent=False)
+    head = with_length(head, body, declared)
+    if body is None:
         body = b""
+    elif body.__class__ is not bytes or len(body) > INLINE_MAX:
+        return _upload(connection, method, url, head, body, limit, on_done, declared)
     runtime = connection._runtime
     engine = runtime.engine
     token = runtime.new_token()
     started = time.monotonic()
-    flags = _FLAGS.get(method, FIN) if not body else _FLAGS_WITH_BODY.get(method, FIN)
-    if early is not None:
-        flags = flags | _engine.EARLY if early else flags & ~_engine.EARLY
-    engine.submit(
-        OP_REQUEST,
-        flags,
-        connection.id,
-        0,
-        token,
-        limit.read_us,
-        0,
-        head,
-        body,
-    )
+    submit(connection, method, head, body, token, limit, early)
     try:
         record = runtime.wait(token)
     except BaseException:
@@ -173,12 +209,7 @@ def _upload(
     """A request whose body is sent as the server takes it, while its response may come."""
     runtime = connection._runtime
     engine = runtime.engine
-    while True:
-        token = runtime.new_token()
-        rc, number = engine.open_request(connection.id, head, 0, token, microseconds(limit.pool))
-        if rc == 0:
-            break
-        connection.await_opening(rc, token)
+    number = open_request(connection, head, limit)
     stream = Stream(runtime, connection.id, number, timeout=limit.read, owner=connection, write_ended=True)
     started = time.monotonic()
     upload = None
@@ -191,9 +222,7 @@ def _upload(
 
     try:
         token = runtime.new_token()
-        rc = engine.await_response(connection.id, number, token, 0)
-        if rc != _engine.AGAIN:
-            raise connection.closing_error() or stream_error(-rc, 0)
+        await_head(connection, number, token, 0)
         upload = Upload(connection, number, body, declared, limit, token)
         record = runtime.wait(token)
         if record[TYPE] != RESPONSE:

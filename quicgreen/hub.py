@@ -67,6 +67,12 @@ _THREADS_IDLE_S = 5
 _CANCELLED_MAX = 64
 """Deadlines that were withdrawn are dropped when they are more than these, and most of all."""
 
+_NAP_S = 0.1
+"""The longest nap: as many tokens are kept as are waited for in that time."""
+
+_NAP_LENGTHS_MAX = 64
+"""Lengths of naps that are in use are few; queues of others are dropped when they are more than these."""
+
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
 _serial = itertools.count(1)
 
@@ -153,6 +159,36 @@ class Deadlines:
         self._loop = None
 
 
+class Naps:
+    """Short waits, most of which end early: a queue for each length, with one deadline for all that wait in
+    it. Nothing is withdrawn: whoever has left is found gone."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.queues: dict[float, deque[tuple[float, int]]] = {}
+        """By their lengths in seconds: when each nap is over, and whose it is. One with a nap in it takes
+        others."""
+
+    def begin(self, seconds: float, token: int) -> None:
+        """Wake who waits for this token, in `seconds`, the first of such naps."""
+        if len(self.queues) >= _NAP_LENGTHS_MAX:
+            self.queues = {s: q for s, q in self.queues.items() if q}
+        queue = self.queues.setdefault(seconds, deque())
+        queue.append((time.monotonic() + seconds, token))
+        self._runtime.deadlines.add(seconds, lambda: self._ring(queue))
+
+    def _ring(self, queue: deque[tuple[float, int]]) -> None:
+        runtime = self._runtime
+        now = time.monotonic()
+        over = []
+        while queue and (queue[0][0] <= now or queue[0][1] not in runtime.targets):
+            over.append(queue.popleft()[1])
+        if queue:
+            runtime.deadlines.add(queue[0][0] - now, lambda: self._ring(queue))
+        for token in over:
+            runtime.answer(token)
+
+
 class Runtime:
     """The engine of one hub, and who waits for what."""
 
@@ -205,6 +241,7 @@ class Runtime:
             self._alive = loop.timer(_FAR_S, ref=False)
             self._alive.start(_nothing)
         self.deadlines = Deadlines(loop)
+        self._naps = Naps(self)
         # A hub tells nobody that it ends, and its loop must not go before our watchers.
         hub.destroy = self._on_hub_destroyed
         # Callbacks that are added after gevent's prepare watcher ran would wait for the network too.
@@ -304,6 +341,36 @@ class Runtime:
             self._references -= 1
             if self._references == 0 and not self.engine.closed:
                 self._alive.ref = False
+
+    def wait_for(self, token: int, seconds: float) -> None:
+        """`wait`, for at most so long: for who looks afterwards what there is."""
+        if seconds <= _NAP_S:
+            queue = self._naps.queues.get(seconds)
+            if queue:
+                queue.append((time.monotonic() + seconds, token))
+            else:
+                self._naps.begin(seconds, token)
+            self.wait(token)
+            return
+        entry = self.deadlines.add(seconds, lambda: self.answer(token))
+        try:
+            self.wait(token)
+        finally:
+            self.deadlines.cancel(entry)
+
+    def turn(self) -> None:
+        """Let the network have its turn now, without sleeping: what was said leaves, what came is
+        dispatched, and who is ready runs. (gevent's `sleep(0)` gives way to others only, a thousand times
+        before it looks at a descriptor.)"""
+        token = self.new_token()
+        self.hub.loop.run_callback(self._on_turn, token)
+        self.wait(token)
+
+    def _on_turn(self, token: int) -> None:
+        if not self.engine.closed:
+            self._on_prepare()
+            self._on_readable()
+        self.answer(token)
 
     def interrupt(self, token: int, exception: BaseException) -> bool:
         """Raise an exception in the greenlet that waits for this event, instead of the event. False when

@@ -49,6 +49,19 @@ _CONNECT = _engine.METHODS.index("CONNECT")
 _BODILESS = {204, 304}
 
 
+def charset(headers: Headers) -> str | None:
+    """What the content-type says of a text's encoding, if Python knows that."""
+    for parameter in (headers.get("content-type") or "").split(";")[1:]:
+        name, _, value = parameter.strip().partition("=")
+        if name.lower() == "charset":
+            try:
+                "".encode(value.strip('"'))
+            except LookupError:
+                return None
+            return value.strip('"')
+    return None
+
+
 class _Received:
     """The receiving side, the same for both messages: first bytes that came with the head, then the
     stream."""
@@ -528,18 +541,8 @@ class Response(_Received):
     @property
     def text(self) -> str:
         """The body as text: in `encoding`, else the content-type's charset, else UTF-8."""
-        return self.read().decode(self.encoding or self._charset() or "utf-8", "replace")
-
-    def _charset(self) -> str | None:
-        for parameter in (self.headers.get("content-type") or "").split(";")[1:]:
-            name, _, value = parameter.strip().partition("=")
-            if name.lower() == "charset":
-                try:
-                    "".encode(value.strip('"'))
-                except LookupError:
-                    return None
-                return value.strip('"')
-        return None
+        body = self.read()
+        return body.decode(self.encoding or charset(self.headers) or "utf-8", "replace")
 
     def json(self, **options: Any) -> Any:
         """The body, parsed as JSON (RFC 8259). Raises ValueError when it is not."""
@@ -549,7 +552,7 @@ class Response(_Received):
         """The body as text, in pieces."""
         import codecs
 
-        decoder = codecs.getincrementaldecoder(self.encoding or self._charset() or "utf-8")("replace")
+        decoder = codecs.getincrementaldecoder(self.encoding or charset(self.headers) or "utf-8")("replace")
         for piece in self.iter_bytes(chunk_size):
             if text := decoder.decode(piece):
                 yield text

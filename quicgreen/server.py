@@ -16,12 +16,12 @@ from gevent.event import Event
 from gevent.pool import Pool
 from greenlet import getcurrent, greenlet
 
-from . import _engine, hub, qlog_files
+from . import _engine, datapath, hub, qlog_files
 from ._contexts import Configuration, Keys, ReplayRegister
 from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, QLOG, REQUEST, TYPE, Engine, Record
 from ._group import WorkerGroup
 from .bodies import Body
-from .configuration import QuicConfiguration, ServerTls, busy_poll_us
+from .configuration import QuicConfiguration, ServerTls
 from .connection import ServerConnection
 from .exceptions import error
 from .fields import Fields
@@ -68,6 +68,7 @@ class Server:
         stream_timeout: seconds that reading or writing a body may wait for the client.
         sessions: hand over connections instead of requests.
         keys: a key ring shared with other servers; None: its group's, or one of the server's own.
+        tickets: give clients session tickets, with which they resume.
         early_data: take requests before a resumed handshake is complete (0-RTT). Each first flight counts
             once; what is not a whole GET, HEAD or OPTIONS waits for the handshake.
         replay: the register of first flights, shared by all servers that share `keys`; None: its group's, or
@@ -105,6 +106,7 @@ class Server:
         stream_timeout: float | None = 60.0,
         sessions: bool = False,
         keys: Keys | None = None,
+        tickets: bool = True,
         early_data: bool = False,
         replay: ReplayRegister | None = None,
         websocket: bool = False,
@@ -112,6 +114,8 @@ class Server:
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
+        if early_data and not tickets:
+            raise error("argument", "early data needs session tickets")
         if max_connections < 1:
             raise error("argument", f"max_connections is at least 1, not {max_connections!r}")
         if handle is not None:
@@ -123,6 +127,7 @@ class Server:
         self._max_connections = max_connections
         self._sessions = sessions or "h3" not in self._tls.alpn
         self._keys = keys
+        self._tickets = tickets
         self._early_data = early_data
         self._websocket = websocket
         self._member = Member(group) if group is not None else None
@@ -209,12 +214,12 @@ class Server:
             quiet = self._keys is not None
             self.replay_register = group.replay() if group is not None else ReplayRegister(quiet=quiet)
         # The ring must exist before the configuration that seals tickets with it.
-        if self._keys is None:
+        if self._tickets and self._keys is None:
             self._keys = group.keys() if group is not None else Keys()
         configuration = Configuration(
             self._tls,
             self._transport,
-            keys=self._keys,
+            keys=self._keys if self._tickets else None,
             replay=self.replay_register if self._early_data else None,
             extended_connect=self._websocket,
             ca_file=self._tls.ca_certs,
@@ -246,7 +251,7 @@ class Server:
             member.accept(info["fd"])
 
     def _spin(self) -> None:
-        self._engine.set_spin(busy_poll_us())
+        datapath.tune(self._engine)
 
     def _bind(self) -> int:
         listener = self._listener

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 from . import settings
 from .exceptions import QuicException, QuicWarningTicketStore, error, warn
@@ -85,16 +86,16 @@ def choose(mode: int | str | None = None, environ: Mapping[str, str] | None = No
     return SessionMode.TICKET if environ.get(_PROCESS_PER_REQUEST) else SessionMode.LIVE
 
 
-def open_store(mode: SessionMode, *, required: bool) -> TicketStore:
+def open_store(mode: SessionMode, *, required: bool, given: Mapping[str, Any] | None = None) -> TicketStore:
     """Where this mode keeps its tickets. When that cannot be had: an error if it is `required`, else a
-    warning, and tickets are kept in memory.
+    warning, and tickets are kept in memory. `given`: settings that count before all others.
 
     Raises:
         QuicException: with a cause that begins with "ticket".
     """
     if mode in (SessionMode.LIVE, SessionMode.WARM):
         return _memory
-    values = settings.load()
+    values = settings.load(given=given)
     try:
         if mode is SessionMode.SHM_LRU:
             return SharedMemoryTicketStore(values["shm_path"].value or None, values["shm_size"].value)

@@ -32,7 +32,7 @@ _SHM_SIZE_MIN, _SHM_SIZE_MAX = 16 << 10, 8 << 20
 
 
 class Setting(NamedTuple):
-    """A value, and where it is from: "default", the environment variable, or the file."""
+    """A value, and where it is from: "default", the environment variable, the file, or "given"."""
 
     value: Any
     source: str
@@ -75,8 +75,15 @@ _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 `ticket_store`: a folder, or a Redis URL; "" for the user's cache folder."""
 
 
-def load(environ: Mapping[str, str] | None = None) -> dict[str, Setting]:
-    """All settings, by their names without "quicpro.".
+def check(name: str) -> Callable[[Any], Any]:
+    """What gives a setting's value in its kind, or raises ValueError which says the kind."""
+    return _KNOWN[name][1]
+
+
+def load(
+    environ: Mapping[str, str] | None = None, given: Mapping[str, Any] | None = None
+) -> dict[str, Setting]:
+    """All settings, by their names without "quicpro.". `given`: those that the program itself says.
 
     Raises:
         QuicClientException: the file cannot be read, or a value is not of its kind. A name that is not known
@@ -91,7 +98,9 @@ def load(environ: Mapping[str, str] | None = None) -> dict[str, Setting]:
     found = {}
     for name, (default, check) in _KNOWN.items():
         variable = f"QUICPRO_{name.upper()}"
-        if environ.get(variable):
+        if given and name in given:
+            value, source = given[name], "given"
+        elif environ.get(variable):
             value, source = environ[variable], variable
         elif name in table:
             value, source = table[name], path

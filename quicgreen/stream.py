@@ -19,6 +19,7 @@ from .exceptions import CAUSES, QuicException, QuicWarningPartialData, check_cod
 from .headers import Headers
 
 if TYPE_CHECKING:
+    from ._engine import Record
     from .hub import Runtime
 
 _READ_SIZE = 65536
@@ -161,6 +162,28 @@ class Stream:
                 raise told(self._failure(n, code))
             self._wait(token, "reading")
 
+    def read_now(self, buffer: Any, call: Callable[[Record], Any]) -> tuple[int, int]:
+        """`readinto` without waiting: (bytes, 0), or (-1, token) when nothing is here. Then `call` is called
+        in the hub with the next event of this side, once; `problem` says what that means.
+
+        Raises as `readinto`, but for the deadline."""
+        if self._read_ended:
+            return 0, 0
+        runtime = self._runtime
+        runtime.check("this stream")
+        token = runtime.new_token()
+        n, flags, code = self._engine.read_into(
+            self._conn, self.id, buffer, token, microseconds(self.timeout)
+        )
+        if n >= 0:
+            if flags & FIN:
+                self._end_reading(flags)
+            return n, 0
+        if n != AGAIN:
+            raise told(self._failure(n, code))
+        runtime.targets[token] = call
+        return -1, token
+
     def read(self, size: int = -1, limit: int | None = None) -> bytes:
         """Read up to `size` bytes, at least one; b"" at the end. With -1, all of the body, at most `limit`
         bytes (then QuicStreamException: what was read so far is lost)."""
@@ -271,11 +294,18 @@ class Stream:
             if not self._engine.closed:
                 self._engine.unwait(self._conn, self.id, token)
             raise
+        problem = self.problem(record, doing)
+        if problem is not None:
+            raise told(problem)
+
+    def problem(self, record: Record, doing: str) -> QuicException | None:
+        """What went wrong with a wait, if this event says so."""
         kind = record[TYPE]
         if kind == DEADLINE:
-            raise error("deadline", f"{doing} stream {self.id}, after {self.timeout} s")
+            return error("deadline", f"{doing} stream {self.id}, after {self.timeout} s")
         if kind == STREAM_ERROR:
-            raise told(self._failure(-record[STATUS], record[_engine.CODE]))
+            return self._failure(-record[STATUS], record[_engine.CODE])
+        return None
 
     def _failure(self, result: int, code: int) -> QuicException:
         """`result`: a negative code. Nothing more can be done with that side of the stream."""

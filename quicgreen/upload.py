@@ -17,6 +17,14 @@ from .exceptions import QuicClientException, QuicException
 from .stream import H3_REQUEST_CANCELLED, Stream
 
 
+def expect_response(stream: Stream, token: int, limit: Timeout) -> None:
+    """The body is sent: from now on the response's head has its time to come. If it came already, or
+    never will, its event is on the way, and this changes nothing."""
+    runtime = stream._runtime
+    if limit.read_us and token in runtime.targets:
+        runtime.engine.await_response(stream._conn, stream.id, token, limit.read_us)
+
+
 class Upload:
     """Sends `body` on a stream whose head was sent; `response` is the token of who waits for the answer.
 
@@ -33,7 +41,8 @@ class Upload:
         limit: Timeout,
         response: int,
     ) -> None:
-        """`declared`: the content-length that the head has already; None: it has none."""
+        """`declared`: the content-length that the head has already; None: it has none. When the body cannot
+        be sent, whoever's `switch` or other method is the target of `response` is thrown the reason."""
         self._runtime = connection._runtime
         self._stream = Stream(
             connection._runtime, connection.id, stream, timeout=limit.write, owner=connection
@@ -62,11 +71,7 @@ class Upload:
             self._failed(e)
 
     def _expect_response(self) -> None:
-        """The body is sent: from now on the response's head has its time to come. If it came already, or
-        never will, its event is on the way, and this changes nothing."""
-        stream = self._stream
-        if self._limit.read_us and self._response in self._runtime.targets:
-            self._runtime.engine.await_response(stream._conn, stream.id, self._response, self._limit.read_us)
+        expect_response(self._stream, self._response, self._limit)
 
     def _failed(self, e: Exception) -> None:
         """Tell whoever waits for the response; if it is here already, the server has to know."""

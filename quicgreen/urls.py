@@ -63,10 +63,19 @@ def split_url(url: str) -> tuple[str, str]:
     if parts.username is not None:
         raise error("argument", "a URL with a user name is not sent (RFC 9110, section 4.2.4)")
     host = ascii_host(host)
-    authority = f"[{host}]" if ":" in host else host
-    path = quote(parts.path or "/", safe=_PATH_SAFE)
-    query = "?" + quote(parts.query, safe=_QUERY_SAFE) if parts.query else ""
-    return authority if port in (None, 443) else f"{authority}:{port}", path + query
+    return join_authority(host, 443 if port is None else port), quote_path(parts.path or "/", parts.query)
+
+
+def join_authority(host: str, port: int) -> str:
+    """What a URL says between the slashes, without the port if that is https's."""
+    if ":" in host:
+        host = f"[{host}]"
+    return host if port == 443 else f"{host}:{port}"
+
+
+def quote_path(path: str, query: str) -> str:
+    """Path and query as they are sent: what may not stand there is quoted, as UTF-8."""
+    return quote(path, safe=_PATH_SAFE) + ("?" + quote(query, safe=_QUERY_SAFE) if query else "")
 
 
 def with_params(url: str, params: Mapping[str, Any] | list[tuple[str, Any]]) -> str:

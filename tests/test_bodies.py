@@ -12,6 +12,7 @@ from support import PATIENCE_S, Reader, Seen, connect, counters, new_session, se
 
 import quicgreen
 from quicgreen import QuicClientException
+from quicgreen.bodies import Tally
 
 
 @pytest.fixture
@@ -147,3 +148,14 @@ def test_a_length_without_a_body_is_an_error(session: quicgreen.Session, seen: S
     assert seen.fields("content-length") == ["0"]
     with pytest.raises(QuicClientException, match="content-length belongs to a request"):
         new_session(headers={"Content-Length": "5"}).get(url)
+
+
+def test_a_tally_counts_against_what_was_announced() -> None:
+    tally = Tally(5)
+    tally.add(2)
+    with pytest.raises(QuicClientException, match="more than the 5 bytes"):
+        tally.add(4)
+    with pytest.raises(QuicClientException, match="4 bytes, announced as 5"):
+        tally.add(2, last=True)
+    tally.add(3, last=True)
+    Tally(None).add(1 << 40, last=True)

@@ -86,7 +86,8 @@ def forget_default_sessions() -> None:
     """Close what the module's functions keep for this thread."""
     attachments = quicgreen.hub.current().attachments
     for session in attachments.values():
-        session.close()
+        if isinstance(session, quicgreen.Session):
+            session.close()
     attachments.clear()
 
 

@@ -10,11 +10,12 @@ import pytest
 
 import quicgreen
 import quicgreen.qlog
+import quicgreen.quicpro
 import quicgreen.testing
 import quicgreen.websocket
 from quicgreen import exceptions
 
-PACKAGES = [quicgreen, quicgreen.qlog, quicgreen.testing, quicgreen.websocket]
+PACKAGES = [quicgreen, quicgreen.qlog, quicgreen.quicpro, quicgreen.testing, quicgreen.websocket]
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -566,8 +566,9 @@ def test_a_thread_has_a_default_session_of_its_own() -> None:
         assert mine
         assert theirs
         assert mine.isdisjoint(theirs)
-        for session in hub.current().attachments.values():
-            session.close()
+        for attached in hub.current().attachments.values():
+            if isinstance(attached, quicgreen.Session):
+                attached.close()
         hub.current().attachments.clear()
 
 
@@ -782,3 +783,61 @@ def test_a_new_hub_gets_a_new_engine_and_what_was_open_says_so() -> None:
         return said
 
     assert in_thread(work) == ["closed-here", "closed-here", "closed-here", "hello"]
+
+
+# ---------------------------------------------------------------- naps and turns
+
+
+def test_a_nap_ends_by_itself_or_by_its_answer() -> None:
+    runtime = hub.current()
+    for seconds in (0.01, 0.2):  # a nap, and what is too long for one
+        started = time.monotonic()
+        runtime.wait_for(runtime.new_token(), seconds)
+        assert 0.9 * seconds < time.monotonic() - started < seconds + 2
+        token = runtime.new_token()
+        started = time.monotonic()
+        gevent.spawn_later(0.001, lambda token=token: runtime.later(runtime.answer, token))
+        runtime.wait_for(token, 10.0)
+        assert time.monotonic() - started < 5
+
+
+def test_naps_of_one_length_have_one_deadline() -> None:
+    runtime = hub.current()
+    deadlines = len(runtime.deadlines._heap)
+    sleeping = [gevent.spawn(runtime.wait_for, runtime.new_token(), 0.05) for _ in range(100)]
+    turn_loop()
+    assert len(runtime.deadlines._heap) <= deadlines + 1
+    gevent.joinall(sleeping, timeout=5)
+    assert all(g.successful() for g in sleeping)
+
+
+def test_naps_of_many_lengths_leave_nothing() -> None:
+    runtime = hub.current()
+    for n in range(200):
+        runtime.wait_for(runtime.new_token(), 0.0001 + n * 1e-7)
+    assert len(runtime._naps.queues) <= 65
+
+
+def test_one_that_is_killed_in_its_nap_is_found_gone() -> None:
+    runtime = hub.current()
+    napping = gevent.spawn(runtime.wait_for, runtime.new_token(), 0.03)
+    gevent.sleep(0.001)
+    napping.kill()
+    targets = len(runtime.targets)
+    gevent.sleep(0.06)
+    assert len(runtime.targets) == targets
+    assert all(not q for q in runtime._naps.queues.values())
+
+
+def test_a_turn_sends_and_receives() -> None:
+    """Without sleeping: gevent's own way would look at no descriptor for a thousand of them."""
+    runtime = hub.current()
+    with serving(hello) as server, connect(server) as c:
+        c.get()
+        got = gevent.spawn(c.get)
+        turns = 0
+        while not got.ready():
+            runtime.turn()
+            turns += 1
+        assert got.value.text == "hello"
+        assert turns < 5000

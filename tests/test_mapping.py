@@ -13,6 +13,7 @@ NAMES = {
     "__init__": "exports",
     "__main__": "cli",
     "cli/__init__": "cli",
+    "quicpro/__init__": "exports",
     "qlog/__init__": "qlog_reader",
     "tickets/__init__": "tickets_store",
     "testing/__init__": "exports",
@@ -21,7 +22,7 @@ NAMES = {
 """What is tested under another name."""
 
 WHOLE = {
-    "build", "docs", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
+    "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
     "websocket_chat",
 }  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""

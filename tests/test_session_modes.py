@@ -245,3 +245,10 @@ def test_a_parent_that_forks_a_worker_per_request(server: quicgreen.Server, segm
     )
     # What is in a process's memory is that process's: a child must not use the same tickets once more.
     assert out.split() == ["False", "False", "True"]
+
+
+def test_a_store_where_the_program_says(segment_path: str) -> None:
+    given = {"shm_path": segment_path, "shm_size": 32768}
+    store = open_store(SessionMode.SHM_LRU, required=True, given=given)
+    assert Path(segment_path).stat().st_size == 32768
+    store.close()

@@ -120,3 +120,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         with pytest.raises(QuicClientException, match=f"QUICPRO_CONFIG: {path}") as caught:
             settings.load({"QUICPRO_CONFIG": str(path)})
         assert caught.value.errno
+
+
+def test_what_the_program_gives_comes_first() -> None:
+    found = settings.load({"QUICPRO_SHM_SIZE": "131072"}, {"shm_size": 65536})
+    assert found["shm_size"] == (65536, "given")
+    with pytest.raises(QuicClientException, match="given"):
+        settings.load({}, {"shm_size": "big"})
+    assert settings.check("session_mode")("live") == 1

@@ -15,8 +15,101 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 
 ROWS: dict[str, list[str]] = {
+    # A session, and each way in which there is none.
+    "A1": [
+        "interop/test_quicpro_as_client.py::test_the_handshake_is_done_on_return",
+        "interop/test_quicpro_as_client.py::test_options_are_a_mapping_or_a_config",
+        "interop/test_quicpro_as_client.py::test_each_failure_to_connect_has_its_exception",
+        "interop/test_quicpro_as_client.py::test_a_ticket_is_taken_up_once",
+    ],
+    # Requests, as the other side saw them.
+    "A2": [
+        "interop/test_quicpro_as_client.py::test_without_a_body_it_is_a_get_and_with_one_a_post",
+        "interop/test_quicpro_as_client.py::test_a_body_arrives_whole",
+        "interop/test_quicpro_as_client.py::test_ids_are_those_of_the_quic_streams",
+        "interop/test_quicpro_as_client.py::test_without_a_body_it_leaves_with_the_next_call",
+        "interop/test_quicpro_as_client.py::test_when_the_next_call_is_a_piece_of_a_body_it_is_a_post",
+    ],
+    # Responses, whole.
+    "A3": [
+        "interop/test_quicpro_as_client.py::test_a_response_is_none_until_it_is_complete",
+        "interop/test_quicpro_as_client.py::test_a_body_that_is_kept_whole_is_bounded",
+        "interop/test_quicpro_as_client.py::test_a_reset_is_an_error_of_its_stream",
+    ],
+    # Polling.
+    "A4": [
+        "interop/test_quicpro_as_client.py::test_poll_returns_when_something_comes_or_its_time_is_over",
+        "interop/test_quicpro_as_client.py::test_poll_is_for_what_this_greenlet_asked_for",
+        "interop/test_quicpro_as_client.py::test_poll_without_having_asked_is_for_anything",
+        "interop/test_quicpro_as_client.py::test_poll_of_a_session_that_is_over_is_false",
+    ],
+    # The end of a session.
+    "A5": [
+        "interop/test_quicpro_as_client.py::test_close_is_told_to_the_server_and_to_who_waits",
+        "test_quicpro_client_session.py::test_close_while_others_wait",
+    ],
+    # A body in pieces.
+    "A6": [
+        "interop/test_quicpro_as_client.py::test_an_upload_in_chunks",
+        "interop/test_quicpro_as_client.py::test_a_server_that_has_enough",
+        "test_quicpro_exchange.py::test_a_body_is_held_against_its_content_length",
+    ],
+    # The last error, of each greenlet.
+    "A9": [
+        "interop/test_quicpro_as_client.py::test_the_last_error_is_the_greenlet_s_own",
+        "interop/test_quicpro_as_client.py::test_poll_of_a_session_that_is_over_is_false",
+        "test_quicpro_last_error.py::test_greenlets_do_not_meet",
+    ],
+    # Fibers.
+    "A11": [
+        "interop/test_quicpro_as_client.py::test_fetching_in_fibers",
+        "test_quicpro_fiber.py::test_it_runs_until_it_waits_and_returns",
+        "test_quicpro_fiber.py::test_what_it_raised_is_raised_and_reported_once",
+    ],
+    # Bodies as they come.
+    "A12": [
+        "interop/test_quicpro_as_client.py::test_chunks_come_as_they_are_sent",
+        "interop/test_quicpro_as_client.py::test_a_chunk_that_is_not_there_in_time",
+        "interop/test_quicpro_as_client.py::test_a_body_that_is_cut",
+    ],
+    # Settings.
+    "B1": [
+        "interop/test_quicpro_as_server.py::test_certificate_and_key_in_one_pem",
+        "test_quicpro_config.py::test_every_setting_of_the_documentation_is_known",
+        "test_quicpro_config.py::test_an_unknown_name_warns_and_guesses",
+        "test_quicpro_config.py::test_a_wrong_value_raises",
+    ],
+    # Addresses. Several workers on one are the supervisor's.
+    "B2": [
+        "interop/test_quicpro_as_server.py::test_each_form_of_an_address",
+        "interop/test_quicpro_as_server.py::test_a_port_that_somebody_holds",
+    ],
+    # Accepting, on a quiet port too.
+    "B3": [
+        "interop/test_quicpro_as_server.py::test_accept_outlasts_a_quiet_port",
+    ],
+    # Requests.
+    "B4": [
+        "interop/test_quicpro_as_server.py::test_what_a_request_says",
+        "interop/test_quicpro_as_server.py::test_receiving_waits_so_long",
+        "interop/test_quicpro_as_server.py::test_bodies_both_ways",
+    ],
+    # Answers, in pieces and under back-pressure.
+    "B5": [
+        "interop/test_quicpro_as_server.py::test_an_answer_leaves_piece_by_piece",
+        "interop/test_quicpro_as_server.py::test_who_answers_faster_than_the_client_takes_waits",
+    ],
+    # What was written arrives.
+    "B7": [
+        "interop/test_quicpro_as_server.py::test_an_answer_arrives_though_the_session_is_closed",
+    ],
     # WebSockets over HTTP/3, both sides: the mechanism.
     "B6": [
+        "interop/test_quicpro_as_server.py::test_aioquic_chats",
+        "interop/test_quicpro_as_server.py::test_our_client_chats",
+        "interop/test_quicpro_as_server.py::test_the_end_is_read_once_the_close_was",
+        "interop/test_quicpro_as_server.py::test_a_refusal_is_an_error",
+        "interop/test_quicpro_as_server.py::test_looking_does_not_consume",
         "interop/test_websocket.py::test_messages_come_back",
         "interop/test_websocket.py::test_a_refusal_is_an_answer",
         "interop/test_websocket.py::test_aioquic_s_messages",
@@ -28,6 +121,8 @@ ROWS: dict[str, list[str]] = {
     ],
     # A connection's qlog, from that moment on: by strict readers, and as qvis takes it.
     "A7": [
+        "interop/test_quicpro_as_client.py::test_a_trace_begins_at_the_call",
+        "interop/test_quicpro_as_client.py::test_a_path_that_cannot_be_written",
         "test_qlog_files.py::test_it_begins_at_the_call_and_ends_with_the_connection",
         "test_qlog_files.py::test_a_path_that_cannot_be_written",
         "test_qlog_files_schema.py::test_requests_both_ways",
@@ -36,11 +131,14 @@ ROWS: dict[str, list[str]] = {
     ],
     # Numbers of a connection, by quiche's names.
     "A8": [
+        "interop/test_quicpro_as_client.py::test_stats_are_quiche_s_and_in_nanoseconds",
         "test_stats.py::test_it_has_the_fields_of_the_engines_record",
         "test_stats.py::test_the_numbers_of_a_connection_that_was_used",
     ],
     # Tickets to take along, and what a connection says of itself.
     "A10": [
+        "interop/test_quicpro_as_client.py::test_a_ticket_is_taken_up_once",
+        "interop/test_quicpro_as_client.py::test_a_session_cache_resumes_by_itself",
         "interop/test_resumption.py::test_our_client_resumes",
         "interop/test_early_data.py::test_aioquic_takes_early_data",
         "interop/test_early_data.py::test_aioquic_refuses_early_data",
@@ -121,17 +219,28 @@ ROWS: dict[str, list[str]] = {
         "interop/test_faults.py::test_a_name_that_does_not_exist",
     ],
     # Warnings, each by a real reason.
-    "D9": ["test_settings.py::test_a_name_that_is_not_known_is_warned_of"],
+    "D9": [
+        "test_settings.py::test_a_name_that_is_not_known_is_warned_of",
+        "test_quicpro_functions.py::test_an_unknown_option_is_warned_of",
+        "test_quicpro_server.py::test_settings_for_clients_are_warned_of",
+        "interop/test_warnings.py::test_d9_an_option_that_is_not_known",
+    ],
     "D10": [
         "interop/test_warnings.py::test_d10_a_handshake_that_took_long",
         "interop/test_warnings.py::test_d10_round_trips_that_grew",
         "interop/test_warnings.py::test_d10_each_connection_is_warned_of_by_itself",
+        "interop/test_warnings.py::test_d10_of_a_session_of_the_documentation",
         "interop/test_warnings.py::test_the_hub_warns_of_nothing",
+    ],
+    "D11": [
+        "test_quicpro_config.py::test_an_old_name_warns_and_counts",
+        "interop/test_warnings.py::test_d11_an_option_by_its_old_name",
     ],
     "D12": [
         "interop/test_warnings.py::test_d12_a_body_that_is_shorter_than_announced",
         "interop/test_warnings.py::test_d12_a_body_that_is_read_in_pieces",
         "interop/test_warnings.py::test_d12_a_datagram_that_is_cut",
+        "interop/test_warnings.py::test_d12_of_a_session_of_the_documentation",
     ],
     # Messages.
     "D13": [
@@ -162,6 +271,23 @@ ROWS: dict[str, list[str]] = {
         "test_docs.py::test_an_example_prints_what_it_says",
         "test_cli_explain.py::test_every_class_cause_and_warning_is_found_by_its_name",
     ],
+    # The MCP table of errors, each by a real fault, in the documentation's form and in the protocol's own.
+    "D16": [
+        "test_examples_agents.py::test_what_a_tool_server_refuses",
+        "test_examples_agents.py::test_events_that_are_cut_off",
+        "test_examples_agents.py::test_a_tool_server_that_cannot_be_reached",
+        "test_examples_agents.py::test_what_goes_wrong_with_a_call_has_the_table_s_classes",
+    ],
+    # Knobs: the spin; a reason where there is no AF_XDP; the idle time.
+    "E1": [
+        "test_datapath.py::test_the_program_comes_before_the_environment",
+        "test_quicpro_server.py::test_busy_poll_and_xdp",
+    ],
+    "E2": [
+        "test_datapath.py::test_no_xdp_gives_its_reason_once_and_udp_is_used",
+        "test_quicpro_server.py::test_busy_poll_and_xdp",
+    ],
+    "E5": ["test_quicpro_session.py::test_the_idle_time_is_honoured_on_both_sides"],
     # The trace, and that it is free when off.
     "E3": [
         "test_trace.py::test_a_program_with_its_steps_packets_events_and_waits",
@@ -173,6 +299,55 @@ ROWS: dict[str, list[str]] = {
         "test_settings.py::test_the_environment_comes_before_the_file_and_that_before_the_default",
         "test_session_modes.py::test_a_mode_may_be_given",
         "test_cli_info.py::test_every_setting_and_where_it_is_from",
+    ],
+    # The examples, run as their readers run them. F10, F11 and F16 need workers.
+    "F1": [
+        "test_examples.py::test_single_get",
+        "test_examples.py::test_single_get_from_somebody_else_s_server",
+    ],
+    "F2": [
+        "test_examples.py::test_parallel_gets",
+        "test_examples.py::test_parallel_gets_are_under_way_together",
+    ],
+    "F3": [
+        "test_examples.py::test_streaming_post",
+        "test_examples.py::test_streaming_post_of_a_large_file_takes_no_memory",
+    ],
+    "F4": [
+        "test_examples.py::test_websocket_chat_client",
+        "test_examples.py::test_websocket_chat_client_prints_what_it_hears_at_once",
+    ],
+    "F5": [
+        "test_examples.py::test_websocket_server",
+        "test_examples.py::test_websocket_server_has_a_budget_that_is_given_back",
+        "test_examples.py::test_websocket_server_takes_somebody_else_s_client",
+    ],
+    "F6": ["test_examples.py::test_faas_warm_start"],
+    "F7": ["test_examples.py::test_stats_and_qlog"],
+    "F8": ["test_examples.py::test_busy_poll_rtt"],
+    "F9": [
+        "test_examples.py::test_async_server",
+        "test_examples.py::test_async_server_answers_curl",
+        "test_examples.py::test_async_server_serves_others_while_one_says_nothing",
+    ],
+    "F12": ["test_examples.py::test_error_handling"],
+    "F13": [
+        "test_examples_agents.py::test_sse_chat_completion",
+        "test_examples_agents.py::test_sse_chat_completion_prints_each_token_before_the_next_is_made",
+    ],
+    "F14": [
+        "test_examples_agents.py::test_parallel_prompts",
+        "test_examples_agents.py::test_ten_prompts_are_under_way_together",
+    ],
+    "F15": [
+        "test_examples_agents.py::test_rag_websocket",
+        "test_examples_agents.py::test_rag_websocket_asks_both_on_one_socket",
+    ],
+    "F17": [
+        "test_examples_agents.py::test_mcp_tool_call",
+        "test_examples_agents.py::test_mcp_tool_call_prints_each_delta_before_the_next_is_made",
+        "test_examples_agents.py::test_the_mcp_sdk_s_server_calculates",
+        "test_examples_agents.py::test_a_tool_s_progress_comes_while_it_works",
     ],
 }
 

@@ -344,11 +344,45 @@ def test_connect_uses_the_thread_s_session_for_its_trust(room: Room) -> None:
         quicgreen.websocket.connect(url, verify=True)
     with quicgreen.websocket.connect(url, session=room.session) as ws:
         assert ws._pipe._owner is next(iter(room.session._pool.origins.values())).connections[0]
-    for session in hub.current().attachments.values():
-        session.close()
+    for attached in hub.current().attachments.values():
+        if isinstance(attached, quicgreen.Session):
+            attached.close()
     hub.current().attachments.clear()
 
 
 def test_lists_of_tokens() -> None:
     assert listed(None) == listed("") == []
     assert listed("a, b ,,c") == ["a", "b", "c"]
+
+
+# ---------------------------------------------------------------- on one connection
+
+
+def test_a_websocket_on_one_connection(room: Room) -> None:
+    with connect(room.server) as connection:
+        ws = connection.websocket("/echo", subprotocols=["a"], additional_headers={"x-name": "one"})
+        ws.send("hello")
+        assert ws.recv() == "hello"
+        ws.close()
+        for wrong in ({"additional_headers": {"content-length": "3"}}, {"compression": "gzip"}):
+            with pytest.raises(quicgreen.QuicClientException):
+                connection.websocket("/echo", **wrong)
+        assert connection.get("/").status_code < 600  # the connection goes on
+
+
+def test_one_that_is_refused_spares_the_connection() -> None:
+    def handle(request: quicgreen.Request) -> None:
+        if request.path != "/echo":
+            request.respond(404, None, "not here")
+            return
+        with request.accept_websocket() as ws:
+            ws.send(ws.recv())
+
+    with serving(handle, websocket=True) as server, connect(server) as connection:
+        with pytest.raises(InvalidStatus) as caught:
+            connection.websocket("/refuse")
+        assert caught.value.response.text == "not here"
+        ws = connection.websocket("/echo")
+        ws.send("still here")
+        assert ws.recv() == "still here"
+        ws.close()

@@ -368,6 +368,12 @@ static bool serve_streams(qg_conn *conn) {
             return false;
         }
         id = quiche_conn_stream_readable_next(conn->quiche);
+        qg_stream *s = id < 0 ? NULL : qg__streams_find(&conn->streams, (uint64_t)id);
+        if (s != NULL && s->write.token != 0) {
+            /* While nothing may be sent at all quiche names no stream that was stopped, and with the
+             * end of what is read it forgets it: who waits to write would wait for good. */
+            qg__stream_room(s);
+        }
         if (id < 0 || !(conn->raw ? qg__raw_readable(conn, (uint64_t)id)
                                   : qg__h3_readable(conn, (uint64_t)id))) {
             break;

@@ -120,6 +120,7 @@ typedef struct qg_conn {
     bool finishing;   /* to be closed once nothing is under way */
     bool retried;     /* initial_cid is an id of ours, out of a Retry */
     bool unlisted;    /* counted: the group's list has no place for it */
+    bool parting;     /* nothing is: the client may close it by itself, for a little while */
 
     qg_timer quic;  /* quiche's next timeout */
     qg_timer phase; /* the handshake's deadline; the second GOAWAY; who has not read by then */

@@ -14,6 +14,11 @@
 /* How long the last bytes of a connection that is to be closed may take to be acknowledged. */
 #define LINGER_NS (1 * QG_NS_PER_S)
 
+/* So long a client may take to close a connection that has served its purpose. Clients are known (curl
+ * with ngtcp2) that lose an answer which they have acknowledged, and not yet looked at, to a
+ * CONNECTION_CLOSE that comes upon it. */
+#define PART_NS (20 * QG_NS_PER_MS)
+
 /* How long what came before the end waits for its reader: as long as it would have by default, had
  * the peer vanished without a word. */
 #define UNREAD_NS (30 * QG_NS_PER_S)
@@ -262,9 +267,25 @@ static bool has_arrived(qg_conn *conn) {
     return true;
 }
 
+/* A server has said GOAWAY, so the client may close it; after a while, or when the time is over that it
+ * was given, the server does. */
+static void part(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    uint64_t until = e->now_ns + PART_NS;
+    if (qg__timer_armed(&conn->phase)) {
+        until = qg__min64(until, conn->phase.deadline_ns);
+    }
+    conn->parting = true;
+    qg__timer_set(&e->timers, &conn->phase, until);
+}
+
 bool qg__conn_look_for_end(qg_conn *conn) {
-    if (conn->state == QG_CONN_OPEN && conn->finishing && has_arrived(conn)) {
-        qg__conn_close(conn, true, conn->raw ? 0 : H3_NO_ERROR, "");
+    if (conn->state == QG_CONN_OPEN && conn->finishing && !conn->parting && has_arrived(conn)) {
+        if (conn->is_server && !conn->raw && conn->h3.first_unseen_id > 0) {
+            part(conn);
+        } else {
+            qg__conn_close(conn, true, conn->raw ? 0 : H3_NO_ERROR, "");
+        }
     }
     if (conn->state <= QG_CONN_OPEN && is_over(conn)) {
         find_cause(conn);

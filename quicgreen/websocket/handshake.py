@@ -175,8 +175,7 @@ def _over_http3(
 ) -> WebSocket:
     pool, place, path_line = session.route(_https(url))
     host, lines, declared = client.join(session._own, offer.fields(), additional_headers)
-    if declared is not None:
-        raise error("argument", "a CONNECT has no content-length (RFC 9110, section 9.3.6)")
+    _check_undeclared(declared)
     head = _head(host or place.authority, path_line) + lines
     deadline = None if open_timeout is None else time.monotonic() + open_timeout
     attempts = ATTEMPTS
@@ -203,6 +202,38 @@ def _over_http3(
     if not 200 <= record[STATUS] < 300:
         raise _refused(connection, stream, record, data, url, pool.answered)
     return _opened(connection, record, data, offer, head, options, lambda: pool.answered(connection))
+
+
+def open_on_connection(
+    connection: ClientConnection,
+    authority: str,
+    path: str,
+    *,
+    additional_headers: RequestHeaders | None = None,
+    origin: str | None = None,
+    subprotocols: Sequence[str] | None = None,
+    compression: str | None = "deflate",
+    open_timeout: float | None = 10.0,
+    **options: Any,
+) -> WebSocket:
+    """`Connection.websocket`: arguments and errors as `connect`."""
+    offer = Offer(subprotocols, compression, origin)
+    host, lines, declared = client.join(client.DEFAULT_HEADERS, offer.fields(), additional_headers)
+    _check_undeclared(declared)
+    head = _head(host or authority, fields.path_line(path)) + lines
+    deadline = None if open_timeout is None else time.monotonic() + open_timeout
+    if not connection.alpn:
+        connection.wait_established()
+    stream, record, data = _ask(connection, head, deadline, open_timeout)
+    if not 200 <= record[STATUS] < 300:
+        url = f"https://{authority}{path}"
+        raise _refused(connection, stream, record, data, url, lambda _: None)
+    return _opened(connection, record, data, offer, head, options, lambda: None)
+
+
+def _check_undeclared(declared: int | None) -> None:
+    if declared is not None:
+        raise error("argument", "a CONNECT has no content-length (RFC 9110, section 9.3.6)")
 
 
 class Offer:

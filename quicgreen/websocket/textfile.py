@@ -19,7 +19,10 @@ class WebSocketFile:
 
     Attributes:
         websocket: what is below.
+        owner: what must not be forgotten before it.
     """
+
+    owner: Any = None
 
     encoding = "utf-8"
 

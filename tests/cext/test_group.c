@@ -1,6 +1,5 @@
 #include "check.h"
 #include "group.h"
-#include "harness.h"
 #include "victims.h"
 
 #include <errno.h>
@@ -190,34 +189,6 @@ TEST(heartbeats) {
     CHECK_EQ(qg_group_beat(g, 0, generation), QG_OK);
     CHECK(worker(g, 0).heartbeat_ns > first.heartbeat_ns);
     CHECK_EQ(worker(g, 0).claimed_ns, first.claimed_ns);
-    qg_group_free(g);
-}
-
-TEST(an_engine_counts_in_its_slot_and_outlives_nobody) {
-    qg_group *g = small();
-    uint32_t generation;
-    qg_engine_options o;
-    int rc;
-    qg_engine_defaults(&o);
-    o.group = g;
-    o.slot = 3;
-    o.generation = 1;
-    CHECK(qg_engine_new(&o, &rc) == NULL); /* nobody claimed it */
-    CHECK_EQ(rc, QG_INVALID);
-    CHECK_EQ(qg_group_claim(g, 3, 1, &generation), 3);
-    qg_engine *e = qg_engine_new(&o, &rc);
-    CHECK(e != NULL);
-    CHECK_EQ(e->cids.origin.host_id, g->header->host_id);
-    CHECK_EQ(e->cids.origin.slot, 3);
-    CHECK_EQ(qg_engine_drain(e), 0);
-    CHECK_EQ(qg_engine_drain(e), 0);
-    CHECK_EQ(qg_group_counters(g, 3)->drains, 2);
-    CHECK_EQ(qg_group_counters(g, 2)->drains, 0);
-    qg_engine_free(e);
-    CHECK_EQ(qg_group_counters(g, 3)->drains, 2); /* for who looks after its death */
-    qg_group_set_state(g, 3, 1, QG_WORKER_FREE);
-    CHECK_EQ(qg_group_claim(g, 3, 1, &generation), 3);
-    CHECK_EQ(qg_group_counters(g, 3)->drains, 0);
     qg_group_free(g);
 }
 

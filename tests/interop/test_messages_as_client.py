@@ -9,6 +9,7 @@ from helpers import bodies
 from helpers.processes import Peer
 
 import quicgreen
+from quicgreen.testing import Authority
 
 SIZES = [0, 1, 1024, 16383, 16384, 16385, 65535, 65536, 65537, 1_000_000]
 
@@ -170,3 +171,12 @@ def test_a_late_answer_is_waited_for(server: Peer, session: quicgreen.Session) -
     response = session.get(server.url("/slow/300"))
     assert response.headers["x-peer"] == server.version
     assert response.elapsed >= 0.29
+
+
+def test_a_server_that_has_enough(aioquic: Peer, certificates: Authority) -> None:
+    """It answers and stops reading, while no more may be sent (a congestion window is full): new ones each
+    time, since that is not met at each."""
+    for _ in range(12):
+        with quicgreen.connect("localhost", aioquic.port, verify=certificates.ca_certs) as connection:
+            response = connection.post("/early", data=bodies.blocks(1_000_000), timeout=20)
+            assert (response.status_code, response.content) == (413, b"enough")
