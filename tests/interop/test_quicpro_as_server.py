@@ -440,7 +440,7 @@ def test_an_answer_arrives_though_the_session_is_closed(
 def test_an_answer_that_is_lost_on_its_way_is_sent_again(
     certificate: Certificate, certificates: Authority
 ) -> None:
-    """After the close, for longer than a client's session would wait: all of its packets are lost at first."""
+    """After the close, and for longer than a client's would wait: its packets are all lost at first."""
     asked, go_on = gevent.event.Event(), gevent.event.Event()
 
     def handle(session: Any) -> None:
