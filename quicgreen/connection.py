@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
@@ -321,6 +321,7 @@ class ClientConnection(BaseConnection):
     session_mode: Any = None
     look_at = 0.0
     _handshake_s = 0.0
+    _session: Mapping[str, Any] = {}
     _warned: frozenset[str] = frozenset()
 
     def __init__(
@@ -375,6 +376,7 @@ class ClientConnection(BaseConnection):
         super()._on_event(record)
         if record[TYPE] == CONNECTED:
             self._handshake_s = time.monotonic() - self.opened_at
+            self._session = self._engine.session_info(self.id)
             self._established.set()
 
     def _end(self) -> None:
@@ -430,7 +432,8 @@ class ClientConnection(BaseConnection):
 
     def _session_info(self) -> dict[str, Any]:
         self._runtime.check("this connection")
-        return self._engine.session_info(self.id)
+        # What the handshake came to is known when the connection is gone, too.
+        return self._engine.session_info(self.id) or {**self._session, "in_early_data": False}
 
     @property
     def usable(self) -> bool:

@@ -191,6 +191,13 @@ def test_any_object_with_the_methods_is_a_store(server: quicgreen.Server) -> Non
         assert connection.session_mode == quicgreen.session_modes.SessionMode.LIVE
 
 
+def test_what_the_handshake_came_to_is_known_afterwards(server: quicgreen.Server, store: Watched) -> None:
+    visit(server, store)
+    connection = visit(server, store).connection
+    assert wait_until(lambda: connection.stats() is None), "it is gone"
+    assert (connection.is_resumed, connection.early_data, connection.in_early_data) == (True, True, False)
+
+
 def test_each_ticket_is_used_once_by_fifty_at_a_time(server: quicgreen.Server, store: Watched) -> None:
     with connect(server, tickets=store) as connection:
         connection.get()

@@ -548,7 +548,7 @@ def _cannot_be_used(
         ("missing", "key", ["missing", "No such file"]),
         ("cert", "missing", ["missing", "No such file"]),
         ("cert", None, ["key"]),
-        ("cert", "other-key", ["key", "MISMATCH"]),
+        ("cert", "other-key", ["key", "belongs to another certificate"]),
         ("cert", "cert", ["key"]),
         ("key", "key", ["certificate"]),
         ("empty", "key", ["empty"]),

@@ -331,9 +331,9 @@ def test_a_program_that_ends_right_after_its_request_leaves_its_ticket(
     }
     assert check_python_in_thread(ENDS[end], url_of(server), **environ).strip() == "hello"
     kept = sorted(os.listdir(tmp_path / "tickets"))
-    assert len(kept) == 2
-    data = [(tmp_path / "tickets" / name).read_bytes() for name in kept]
-    assert data[0] != data[1]  # each once
+    assert 1 <= len(kept) <= 2, "of the server's two those that had come"
+    data = {(tmp_path / "tickets" / name).read_bytes() for name in kept}
+    assert len(data) == len(kept), "each once"
     if end == "at once":
         assert check_python_in_thread(RESUMED, url_of(server), **environ).strip() == "True"
 
@@ -357,11 +357,17 @@ def test_a_program_ends_though_its_store_hangs(server: quicgreen.Server) -> None
 def test_what_waits_at_a_fork_is_the_parents(server: quicgreen.Server, tmp_path: Path) -> None:
     check_python_in_thread(
         """
-        import os, sys, quicgreen
+        import os, sys, time, gevent, quicgreen
         from quicgreen.tickets import FileTicketStore
-        session = quicgreen.Session(verify=False, tickets=FileTicketStore(sys.argv[2]))
+        class Slow(FileTicketStore):
+            def put(self, key, ticket):
+                time.sleep(0.2)
+                super().put(key, ticket)
+        session = quicgreen.Session(verify=False, tickets=Slow(sys.argv[2]))
         session.get(sys.argv[1])
-        assert session._pool.sessions.cache._queue  # the janitor had no turn yet
+        cache = session._pool.sessions.cache
+        while not cache._queue:  # the first one is with the janitor, the second waits for it
+            gevent.sleep(0.001)
         if (child := os.fork()) == 0:
             raise SystemExit(0)
         assert os.waitpid(child, 0)[1] == 0

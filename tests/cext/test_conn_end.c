@@ -264,7 +264,9 @@ TEST(finish_delivers_what_was_written_even_with_loss) {
     down_flow.got = e->event.body_len;
     down_flow.fin_sent = true;
     flow_all(&r, &down_flow);
-    await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_REMOTE | QG_ESTABLISHED);
+    /* The packet that closes may be among those that are lost, and is not sent again by itself. */
+    qg_conn_info info;
+    UNTIL(&r, qg_conn_info_of(r.server.engine, r.server_conn, &info) == QG_GONE);
     CHECK(down.dropped > 0);
     rig_close(&r);
 }
