@@ -351,6 +351,9 @@ class Runtime:
                 self._naps.begin(seconds, token)
             self.wait(token)
             return
+        self._wait_longer(token, seconds)
+
+    def _wait_longer(self, token: int, seconds: float) -> None:
         entry = self.deadlines.add(seconds, lambda: self.answer(token))
         try:
             self.wait(token)

@@ -112,12 +112,10 @@ class ClientSession(Session):
         if not number & _LOOK_MASK:
             self._look()
         if body is None and headers is None and method is None:
-            exchange = Exchange(connection, "GET", path, self.limit)
+            exchange = Exchange(self, number, "GET", path)
             exchange.held = self._heads.get(path) or self._get_head(path)
         else:
-            exchange = self._other(path, headers, body, method)
-        exchange.session = self
-        exchange.id = number
+            exchange = self._other(number, path, headers, body, method)
         if exchange.held is not None:
             asker = self._askers.get(id(getcurrent())) or self._askers.new()
             asker.held = exchange
@@ -131,7 +129,7 @@ class ClientSession(Session):
         if time.monotonic() > self.connection.look_at:
             self.connection.look()
 
-    def _other(self, path: str, headers: Any, body: Any, method: str | None) -> Exchange:
+    def _other(self, number: int, path: str, headers: Any, body: Any, method: str | None) -> Exchange:
         """A request with fields, a body, or a method: on its way, if it has a body."""
         self._check_protocol()
         data, extra = (None, _NOTHING) if body is None else h3.encode_body(body, None)
@@ -140,8 +138,7 @@ class ClientSession(Session):
         if method is None:
             method = "GET" if body is None else "POST"
         head = self.prefix(method, host) + fields.path_line(quoted(path)) + lines
-        exchange = Exchange(self.connection, method, path, self.limit)
-        exchange.session = self
+        exchange = Exchange(self, number, method, path)
         if body is None:
             exchange.held, exchange.host = head, host
             exchange.declared, exchange.named = declared, named
