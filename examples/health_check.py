@@ -12,6 +12,7 @@ import sys
 import time
 
 from _local import start
+
 from quicgreen.quicpro import (
     QuicException,
     quicpro_close,

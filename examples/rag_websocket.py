@@ -10,6 +10,7 @@ of those before it and no handshake is made again.
 import json
 
 from _local import peer
+
 from quicgreen.quicpro import fclose, feof, fgets, fwrite, quicpro_connect
 
 host, port = peer("_rag.py")

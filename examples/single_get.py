@@ -8,6 +8,7 @@ not care about overlap.
 """
 
 from _local import peer
+
 from quicgreen.quicpro import (
     quicpro_close,
     quicpro_connect,

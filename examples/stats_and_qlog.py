@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 from _local import peer
+
 from quicgreen.quicpro import (
     quicpro_close,
     quicpro_connect,

@@ -7,6 +7,7 @@ Why: a thin front end for a chat, an event stream, or a push API where the serve
 """
 
 from _local import peer
+
 from quicgreen.quicpro import feof, fgets, fwrite, quicpro_connect
 
 host, port = peer("_site.py")
