@@ -132,7 +132,9 @@ class WorkerGroup:
         """
         generation = ffi.new("uint32_t *")
         pid = os.getpid() if pid is None else pid
-        got = lib.qg_group_claim(self.pointer, -1 if slot is None else slot, pid, generation)
+        if slot is not None and slot < 0:
+            raise error("argument", f"there is no slot {slot}")
+        got = self._call(lib.qg_group_claim, -1 if slot is None else slot, pid, generation)
         if got == lib.QG_INVALID:
             raise error("argument", f"there is no slot {slot} for process {pid}")
         if got < 0:
@@ -146,21 +148,21 @@ class WorkerGroup:
 
     def set_state(self, slot: int, generation: int, state: int) -> bool:
         """False when the slot has begun another life."""
-        return self._known(lib.qg_group_set_state(self.pointer, slot, generation, state), slot)
+        return self._known(self._call(lib.qg_group_set_state, slot, generation, state), slot)
 
     def beat(self, slot: int, generation: int) -> bool:
         """This worker is well, now. False when its slot has begun another life."""
-        return self._known(lib.qg_group_beat(self.pointer, slot, generation), slot)
+        return self._known(self._call(lib.qg_group_beat, slot, generation), slot)
 
     def worker(self, slot: int) -> WorkerInfo:
         """What is known of a slot."""
         info = ffi.new("qg_worker_info *")
-        self._known(lib.qg_group_worker(self.pointer, slot, info), slot)
+        self._known(self._call(lib.qg_group_worker, slot, info), slot)
         return WorkerInfo(*(getattr(info, name) for name, _ in ffi.typeof("qg_worker_info").fields))
 
     def counters(self, slot: int) -> dict[str, int]:
         """The counters of a slot's engine; they stay after its death until the slot is claimed again."""
-        counters = lib.qg_group_counters(self.pointer, slot)
+        counters = self._call(lib.qg_group_counters, slot)
         self._known(lib.QG_INVALID if counters == ffi.NULL else 0, slot)
         return {name: getattr(counters, name) for name, _ in ffi.typeof("qg_counters").fields}
 
@@ -177,7 +179,7 @@ class WorkerGroup:
         Returns:
             0, or the errno: then the kernel goes by addresses, and workers hand packets over.
         """
-        return 0 if lib.qg_group_steer(self.pointer, fd) == 0 else int(ffi.errno)
+        return 0 if self._call(lib.qg_group_steer, fd) == 0 else int(ffi.errno)
 
     def steers_to(self, packet: bytes) -> int:
         """The slot whose socket a packet goes to when it is steered; -1: the kernel decides."""
@@ -195,7 +197,7 @@ class WorkerGroup:
         Raises:
             QuicServerException: with cause "group", when the socket cannot be used.
         """
-        sent = int(lib.qg_group_reset(self.pointer, slot, fd))
+        sent = int(self._call(lib.qg_group_reset, slot, fd))
         number = ffi.errno
         if sent >= 0 or sent == lib.QG_AGAIN:
             return sent if sent >= 0 else None
@@ -209,6 +211,12 @@ class WorkerGroup:
         out = ffi.new("uint8_t[64]")
         n = lib.qg_group_answer(self.pointer, packet, len(packet), out)
         return bytes(ffi.buffer(out, n))
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(self.pointer, *arguments)
+        except (TypeError, OverflowError) as e:
+            raise error("argument", f"{arguments!r}: {e}") from None
 
     @staticmethod
     def _known(result: Any, slot: int) -> bool:

@@ -181,8 +181,13 @@ class Naps:
         runtime = self._runtime
         now = time.monotonic()
         over = []
-        while queue and (queue[0][0] <= now or queue[0][1] not in runtime.targets):
-            over.append(queue.popleft()[1])
+        while queue:
+            when, token = queue[0]
+            if token in runtime.targets:
+                if when > now:
+                    break
+                over.append(token)
+            queue.popleft()
         if queue:
             runtime.deadlines.add(queue[0][0] - now, lambda: self._ring(queue))
         for token in over:
@@ -352,6 +357,9 @@ class Runtime:
                 self._naps.begin(seconds, token)
             self.wait(token)
             return
+        self._wait_longer(token, seconds)
+
+    def _wait_longer(self, token: int, seconds: float) -> None:
         entry = self.deadlines.add(seconds, lambda: self.answer(token))
         try:
             self.wait(token)

@@ -44,19 +44,19 @@ class Outstanding:
         failure: why there will be no response, or no more of it; None while there may be.
     """
 
-    failure: Exception | None = None
+    # What every request has stands in slots; the rest, which most never get, in their dictionaries.
+    __slots__ = (
+        "__dict__", "_connection", "_data", "_limit", "_method", "_number", "_path", "_record", "_runtime",
+        "_token", "failure",
+    )  # fmt: skip
 
-    _instead = ""  # what to do with a body that is too large, for the error's text
-    _token = 0  # of the event that is waited for: the head, or more of the body
-    _number = -1  # the stream's, where it was opened for a body that is sent in pieces
     _body: Stream | None = None  # of the request, while its pieces are given
     _upload: Upload | None = None  # or the greenlet that sends them
-    _record: Any = None  # of the response's head
-    _data = b""  # the head's, and the begin of the body
     _response: Response | None = None  # with a body that did not come whole
     _pieces: list[bytes] | None = None  # collected of it
     _size = 0  # of those
     _ended = False  # all was taken
+    _instead = ""  # what to do with a body that is too large, for the error's text
 
     def __init__(self, connection: ClientConnection, method: str, path: str, limit: Timeout) -> None:
         self._connection = connection
@@ -64,6 +64,11 @@ class Outstanding:
         self._method = method
         self._path = path
         self._limit = limit
+        self._token = 0  # of the event that is waited for: the head, or more of the body
+        self._number = -1  # the stream's, where it was opened for a body that is sent in pieces
+        self._record: Any = None  # of the response's head
+        self._data = b""  # the head's, and the begin of the body
+        self.failure: Exception | None = None
 
     def _tell(self) -> None:
         """There is something new. Called in the hub, as the last thing that is done there."""

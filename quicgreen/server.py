@@ -214,7 +214,7 @@ class Server:
             quiet = self._keys is not None
             self.replay_register = group.replay() if group is not None else ReplayRegister(quiet=quiet)
         # The ring must exist before the configuration that seals tickets with it.
-        if self._keys is None and self._tickets:
+        if self._tickets and self._keys is None:
             self._keys = group.keys() if group is not None else Keys()
         configuration = Configuration(
             self._tls,

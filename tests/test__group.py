@@ -96,6 +96,24 @@ def test_slots_are_claimed_and_given_back() -> None:
             call()
 
 
+@pytest.mark.parametrize("number", [-1, 1 << 40, "two", None])
+def test_numbers_that_cannot_be_are_refused(number: Any) -> None:
+    group = small()
+    calls = [
+        lambda: group.worker(number),
+        lambda: group.counters(number),
+        lambda: group.claim(0, pid=number or -5),
+        lambda: group.set_state(number, 1, FREE),
+        lambda: group.set_state(0, 1, number),
+        lambda: group.beat(0, number),
+        lambda: group.reset(number, 0),
+    ]
+    for call in calls:
+        with pytest.raises(QuicClientException, match="wrong argument"):
+            call()
+    assert group.worker(0).state == FREE
+
+
 def test_a_child_shares_what_was_made_before_the_fork() -> None:
     now = int(time.time())
     group = small(key_period_s=10_000, key_origin_s=now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from helpers.quicpro import answer_all, ask, connected, echo, receive, serving
 
@@ -38,7 +40,8 @@ def test_one_with_an_error_status_and_no_body_is_true() -> None:
 
 
 def test_each_asker_counts_once() -> None:
-    exchange = Exchange.__new__(Exchange)
+    exchange: Any = Exchange.__new__(Exchange)
+    exchange.asker, exchange.others = None, ()
     first, second = Asker(), Asker()
     for asker in (first, second, first, second):
         exchange.add(asker)

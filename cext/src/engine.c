@@ -9,6 +9,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "member.h"
 #include "qlog.h"
 #include "qpack.h"
 
@@ -91,34 +92,9 @@ static bool options_valid(const qg_engine_options *o) {
            o->max_connections > 0;
 }
 
-/* Its place in the group of workers, if it is in one. False: the slot is not its own. */
-static bool join_group(qg_engine *e, const qg_engine_options *o) {
-    e->counters = o->counters != NULL ? o->counters : &e->own_counters;
-    if (o->group == NULL) {
-        qg__cid_init(&e->cids, (qg_cid_origin){o->host_id, o->slot, o->generation});
-        return true;
-    }
-    qg_counters *counters = qg__group_counters(o->group, o->slot, o->generation);
-    if (counters == NULL) {
-        return false;
-    }
-    e->group = qg__group_reference(o->group);
-    e->counters = o->counters != NULL ? o->counters : counters;
-    uint16_t host_id = (uint16_t)o->group->header->host_id;
-    qg__cid_init(&e->cids, (qg_cid_origin){host_id, o->slot, o->generation});
-    return true;
-}
-
-/* Ten seconds per epoch are plenty for Retry, which is all an engine's own ring is for. */
-static qg_keys *keys_for(const qg_engine_options *o) {
-    return o->keys != NULL    ? qg__keys_reference(o->keys)
-           : o->group != NULL ? qg_group_keys(o->group)
-                              : qg_keys_new(NULL, QG_TOKEN_VALID_S, 2, qg__wall_s());
-}
-
 qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     qg_engine *e = options_valid(o) ? calloc(1, sizeof *e) : NULL;
-    if (e == NULL || !join_group(e, o)) {
+    if (e == NULL || !qg__member_join(e, o)) {
         *error = options_valid(o) && e == NULL ? QG_NOMEM : QG_INVALID;
         free(e);
         return NULL;
@@ -139,7 +115,7 @@ qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     e->max_connections = o->max_connections;
     e->armed_ns = QG_NEVER;
     memset(e->client_endpoints, 0xff, sizeof e->client_endpoints);
-    e->keys = keys_for(o);
+    e->keys = qg__member_keys(o);
     int rc = e->keys != NULL && init_memory(e, o) ? init_descriptors(e) : QG_NOMEM;
     if (rc < 0) {
         int saved = errno;
@@ -397,34 +373,6 @@ static int receive(qg_endpoint *ep, int rounds, bool *room) {
     return total;
 }
 
-/* Take what other workers got that is ours. */
-static void receive_handed_over(qg_engine *e, bool *room) {
-    qg_dgram dgram;
-    e->handed_over = true;
-    for (int i = 0; i < HANDED_OVER_MAX && *room && qg__handover_receive(&e->handover); i++) {
-        while (qg__handover_next(&e->handover, &dgram)) {
-            qg_endpoint *ep = qg__endpoint_at(e, &dgram.to);
-            if (ep != NULL) {
-                qg__endpoint_receive(ep, &dgram);
-            }
-        }
-        *room = work(e);
-    }
-    e->handed_over = false;
-}
-
-/* Send what we got that is other workers'. One that is found dead is dead for all, and whoever found it so
- * tells its peers, from a socket that they know. */
-static void hand_over(qg_engine *e) {
-    int dead = qg__handover_flush(&e->handover);
-    for (int i = 0; dead >= 0 && i < e->endpoint_count; i++) {
-        qg_endpoint *ep = e->endpoints[i];
-        if (ep != NULL && ep->listening) {
-            qg__group_reset(e->group, (uint32_t)dead, ep->dp, e->keys);
-        }
-    }
-}
-
 static int receive_all(qg_engine *e, bool *room) {
     int total = 0;
     if (e->endpoint_count == 1 && e->endpoints[0] != NULL && e->group == NULL) {
@@ -435,13 +383,15 @@ static int receive_all(qg_engine *e, bool *room) {
     for (int i = 0; i < n && *room; i++) {
         qg_endpoint *ep = ready[i].data.ptr;
         if (ready[i].data.ptr == &e->handover) {
-            receive_handed_over(e, room);
+            for (int left = HANDED_OVER_MAX; left > 0 && *room && qg__member_take(e); left--) {
+                *room = work(e);
+            }
         } else if (ep != NULL && (ready[i].events & ~(uint32_t)EPOLLOUT)) {
             total += receive(ep, ROUNDS, room);
         }
     }
     if (e->group != NULL) {
-        hand_over(e);
+        qg__member_send(e);
     }
     return total;
 }

@@ -346,7 +346,7 @@ static bool claim_one(qg_group *g, uint32_t slot, uint64_t life, uint32_t pid,
 }
 
 int qg_group_claim(qg_group *g, int slot, uint32_t pid, uint32_t *generation) {
-    if (slot >= (int)g->header->slots || slot < -1 || pid == 0) {
+    if (slot >= (int)g->header->slots || slot < -1 || pid == 0 || pid > INT32_MAX) {
         return QG_INVALID;
     }
     if (slot >= 0) {

@@ -26,6 +26,7 @@ bool qg__group_list(qg_group *g, uint32_t slot, uint32_t place, const qg_addr *p
     }
     group_conn *c = &conns_of(g, slot)[place];
     c->listed = 0;
+    atomic_thread_fence(memory_order_seq_cst); /* nothing below is seen before that */
     qg__group_stepped();
     c->peer = *peer;
     qg__group_stepped();
@@ -126,6 +127,7 @@ static bool copy_orphan(const qg_group *g, uint32_t slot, uint32_t place, group_
         return false;
     }
     memcpy(out, c, sizeof *out);
+    atomic_thread_fence(memory_order_seq_cst); /* nothing above is read after what follows */
     return !qg__cid_read(out->cids[0], QG_CID_LEN, &origin, &index) ||
            !qg__group_is_served(g, origin);
 }

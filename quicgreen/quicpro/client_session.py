@@ -32,6 +32,9 @@ _BATCH = 65536
 _BATCH_S = 0.001
 """And for how long at most."""
 
+_LOOK_MASK = 0xFF
+"""A look at the connection each 64 requests."""
+
 _WHOLE = FIN | MORE
 
 _NOTHING: dict[str, str] = {}
@@ -101,20 +104,18 @@ class ClientSession(Session):
             or thread_id() != self._runtime.thread
         ):
             self._check()
-        if time.monotonic() > connection.look_at:
-            connection.look()
         if self._held:
             self._let_go()
         if len(self._requests) >= _REQUESTS_MAX:
             self._sweep()
         number = self._next_id
+        if not number & _LOOK_MASK:
+            self._look()
         if body is None and headers is None and method is None:
-            exchange = Exchange(connection, "GET", path, self.limit)
+            exchange = Exchange(self, number, "GET", path)
             exchange.held = self._heads.get(path) or self._get_head(path)
         else:
-            exchange = self._other(path, headers, body, method)
-        exchange.session = self
-        exchange.id = number
+            exchange = self._other(number, path, headers, body, method)
         if exchange.held is not None:
             asker = self._askers.get(id(getcurrent())) or self._askers.new()
             asker.held = exchange
@@ -123,7 +124,12 @@ class ClientSession(Session):
         self._next_id = number + 4
         return number
 
-    def _other(self, path: str, headers: Any, body: Any, method: str | None) -> Exchange:
+    def _look(self) -> None:
+        """Is the way slow? Looked at when nothing came, and now and then."""
+        if time.monotonic() > self.connection.look_at:
+            self.connection.look()
+
+    def _other(self, number: int, path: str, headers: Any, body: Any, method: str | None) -> Exchange:
         """A request with fields, a body, or a method: on its way, if it has a body."""
         self._check_protocol()
         data, extra = (None, _NOTHING) if body is None else h3.encode_body(body, None)
@@ -132,8 +138,7 @@ class ClientSession(Session):
         if method is None:
             method = "GET" if body is None else "POST"
         head = self.prefix(method, host) + fields.path_line(quoted(path)) + lines
-        exchange = Exchange(self.connection, method, path, self.limit)
-        exchange.session = self
+        exchange = Exchange(self, number, method, path)
         if body is None:
             exchange.held, exchange.host = head, host
             exchange.declared, exchange.named = declared, named
@@ -166,14 +171,13 @@ class ClientSession(Session):
 
     def _let_go(self, exchange: Exchange | None = None) -> None:
         """Requests that waited for a body get none: the calling greenlet's, and this one."""
-        if thread_id() != self._runtime.thread:
-            self._runtime.check("this session")
         asker = self._askers.get(id(getcurrent()))
         if asker is not None and asker.held is not None:
             held, asker.held = asker.held, None
             self._held -= 1
             held.send_held()
         if exchange is not None and exchange.held is not None:
+            self._runtime.check("this session")
             self._unhold(exchange)
             exchange.send_held()
 
@@ -220,8 +224,14 @@ class ClientSession(Session):
         exchange = self._requests.get(number) if number.__class__ is int else None
         if exchange is None or self._closed:
             exchange = self._find(number)
+        asker = self._askers.get(id(getcurrent())) or self._askers.new()
         if self._held:
-            self._let_go(exchange)
+            if asker.held is exchange:  # as it mostly is
+                asker.held = None
+                self._held -= 1
+                exchange.send_held()
+            else:
+                self._let_go(exchange)
         record = exchange._record
         if record is not None:
             if (
@@ -231,10 +241,10 @@ class ClientSession(Session):
                 and record[BODY_LEN] <= self._body_max
             ):  # most come whole
                 del self._requests[number]
+                for other in exchange.others:
+                    other.requests -= 1
                 if exchange.asker is not None:
                     exchange.asker.requests -= 1
-                for asker in exchange.others:
-                    asker.requests -= 1
                 head, data = record[HEAD_LEN], exchange._data
                 return CompleteResponse(record[STATUS], data[:head], data[head:])
             if self._collect(exchange):
@@ -244,8 +254,10 @@ class ClientSession(Session):
         elif exchange.failure is not None:
             self._forget(exchange)
             exchange.check()
-        asker = self._askers.get(id(getcurrent())) or self._askers.new()
-        if exchange.asker is not asker:
+        if exchange.asker is None:
+            exchange.asker = asker
+            asker.requests += 1
+        elif exchange.asker is not asker:
             exchange.add(asker)
         return None
 
@@ -369,6 +381,7 @@ class ClientSession(Session):
             asker.token = 0
         if not asker.news:
             self._check()
+            self._look()
         asker.news = False
 
     def _poll_anything(self, seconds: float) -> None:

@@ -30,16 +30,21 @@ class Exchange(Outstanding):
         others: and who else.
     """
 
-    session: ClientSession
-    id = -1
-    held: bytes | None = None
+    __slots__ = ("asker", "held", "id", "others", "session")
+
     host: str | None = None
     declared: int | None = None
     named = False
-    asker: Asker | None = None
-    others: tuple[Asker, ...] = ()
     _tally: Tally | None = None
     _instead = ", which quicpro_receive_chunk takes as they come"
+
+    def __init__(self, session: ClientSession, number: int, method: str, path: str) -> None:
+        Outstanding.__init__(self, session.connection, method, path, session.limit)
+        self.session = session
+        self.id = number
+        self.held: bytes | None = None
+        self.asker: Asker | None = None
+        self.others: tuple[Asker, ...] = ()
 
     # ---------------------------------------------------------------- who asked
 

@@ -26,6 +26,9 @@ class ServerSession(Session):
 
     connection: ServerConnection
 
+    _close_s = 10.0
+    """The end of an answer may be as long as a window, and the way slow."""
+
     def __init__(self, connection: ServerConnection) -> None:
         super().__init__(connection)
         self._next: messages.Request | None = None  # looked at, and not received yet

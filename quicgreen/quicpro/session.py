@@ -20,6 +20,9 @@ class Session:
 
     connection: BaseConnection
 
+    _close_s = 1.0
+    """A client's last words are short."""
+
     def __init__(self, connection: BaseConnection) -> None:
         self.connection = connection
         self._runtime = connection._runtime
@@ -70,15 +73,15 @@ class Session:
 
     @noted
     def close(self) -> None:
-        """Close the session: what was written still reaches the peer, for which this waits a second at most.
-        Whoever waits on it gets QuicConnectionException. Idempotent."""
+        """Close the session: what was written still reaches the peer, for which this waits: at most a second,
+        a server's session ten. Whoever waits on it gets QuicConnectionException. Idempotent."""
         if self._closed:
             return
         if not self.connection.closed:
             self._runtime.check("this session")
         self._closed = True
         self._begin_close()
-        self.connection.close()
+        self.connection.close(timeout=self._close_s)
 
     def _begin_close(self) -> None:
         """What ends with the session."""

@@ -1,6 +1,6 @@
 #include "check.h"
 #include "group.h"
-#include "harness.h"
+#include "random.h"
 #include "victims.h"
 
 #include <errno.h>
@@ -117,6 +117,7 @@ TEST(a_slot_is_claimed_by_one_and_has_a_life_at_a_time) {
     CHECK_EQ(qg_group_claim(g, 4, me, &generation), QG_INVALID);
     CHECK_EQ(qg_group_claim(g, -2, me, &generation), QG_INVALID);
     CHECK_EQ(qg_group_claim(g, 2, 0, &generation), QG_INVALID);
+    CHECK_EQ(qg_group_claim(g, 2, UINT32_MAX, &generation), QG_INVALID); /* kill(-1, ...) */
     CHECK_EQ(qg_group_set_state(g, 2, 1, QG_WORKER_ACCEPTING), QG_OK);
     CHECK_EQ(worker(g, 2).state, QG_WORKER_ACCEPTING);
     CHECK_EQ(qg_group_set_state(g, 2, 1, QG_WORKER_FREE), QG_OK);
@@ -193,34 +194,6 @@ TEST(heartbeats) {
     qg_group_free(g);
 }
 
-TEST(an_engine_counts_in_its_slot_and_outlives_nobody) {
-    qg_group *g = small();
-    uint32_t generation;
-    qg_engine_options o;
-    int rc;
-    qg_engine_defaults(&o);
-    o.group = g;
-    o.slot = 3;
-    o.generation = 1;
-    CHECK(qg_engine_new(&o, &rc) == NULL); /* nobody claimed it */
-    CHECK_EQ(rc, QG_INVALID);
-    CHECK_EQ(qg_group_claim(g, 3, 1, &generation), 3);
-    qg_engine *e = qg_engine_new(&o, &rc);
-    CHECK(e != NULL);
-    CHECK_EQ(e->cids.origin.host_id, g->header->host_id);
-    CHECK_EQ(e->cids.origin.slot, 3);
-    CHECK_EQ(qg_engine_drain(e), 0);
-    CHECK_EQ(qg_engine_drain(e), 0);
-    CHECK_EQ(qg_group_counters(g, 3)->drains, 2);
-    CHECK_EQ(qg_group_counters(g, 2)->drains, 0);
-    qg_engine_free(e);
-    CHECK_EQ(qg_group_counters(g, 3)->drains, 2); /* for who looks after its death */
-    qg_group_set_state(g, 3, 1, QG_WORKER_FREE);
-    CHECK_EQ(qg_group_claim(g, 3, 1, &generation), 3);
-    CHECK_EQ(qg_group_counters(g, 3)->drains, 0);
-    qg_group_free(g);
-}
-
 static int claim_and_leave(void *arg) {
     qg_group *g = arg;
     uint32_t generation;
@@ -253,6 +226,66 @@ TEST(a_worker_killed_at_each_store_of_its_claim) {
     }
     CHECK(steps >= 5);
     qg_group_free(g);
+}
+
+#define PROCESSES 8
+
+typedef struct contest {
+    qg_group *group;
+    _Atomic uint32_t *owner; /* of each slot */
+} contest;
+
+/* Have a slot, for a moment, again and again: nobody else has it meanwhile. */
+static int claim_for_ever(void *arg) {
+    contest *c = arg;
+    uint32_t me = (uint32_t)getpid(), generation;
+    for (;;) {
+        int slot = qg_group_claim(c->group, -1, me, &generation);
+        if (slot == QG_LIMIT) {
+            usleep(50);
+            continue;
+        }
+        uint32_t before = atomic_exchange(&c->owner[slot], me);
+        if (before != 0 && before != me && kill((pid_t)before, 0) == 0) {
+            return 3;
+        }
+        qg_group_set_state(c->group, (uint32_t)slot, generation, QG_WORKER_ACCEPTING);
+        usleep(20);
+        if (!atomic_compare_exchange_strong(&c->owner[slot], &me, 0)) {
+            return 4;
+        }
+        if (qg_group_set_state(c->group, (uint32_t)slot, generation, QG_WORKER_FREE) != QG_OK) {
+            return 5;
+        }
+    }
+    return 0;
+}
+
+TEST(eight_processes_and_a_thousand_kills_leave_a_slot_to_one_at_a_time) {
+    alarm(PATIENCE_S);
+    contest c = {small(), shared_memory(4096)};
+    pid_t pids[PROCESSES];
+    uint64_t state = 23;
+    for (int i = 0; i < 1000 + PROCESSES; i++) {
+        size_t at = i < PROCESSES ? (size_t)i : random_below(&state, PROCESSES);
+        if (i >= PROCESSES) {
+            kill(pids[at], SIGKILL);
+            CHECK_EQ(wait_for(pids[at], 0), SIGKILL);
+        }
+        pids[at] = start_victim(claim_for_ever, &c, 0, 0);
+        usleep((useconds_t)random_below(&state, 300));
+    }
+    for (int i = 0; i < PROCESSES; i++) {
+        kill(pids[i], SIGKILL);
+        CHECK_EQ(wait_for(pids[i], 0), SIGKILL);
+    }
+    uint32_t generation;
+    qg_group_bury(c.group);
+    for (int i = 0; i < 4; i++) { /* none is lost */
+        CHECK(qg_group_claim(c.group, -1, (uint32_t)getpid(), &generation) >= 0);
+    }
+    munmap(c.owner, 4096);
+    qg_group_free(c.group);
 }
 
 /* ---------------------------------------------------------------- in a file */

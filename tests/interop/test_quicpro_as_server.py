@@ -13,7 +13,7 @@ import gevent
 import pytest
 from helpers import bodies, routes
 from helpers.processes import Peer, run_client
-from helpers.quicpro import answer_all, ask, connected, echo, one_pem, serving
+from helpers.quicpro import answer_all, ask, connected, echo, one_pem, receive, serving
 from support import counters, wait_until
 
 from quicgreen.quicpro import (
@@ -35,7 +35,7 @@ from quicgreen.quicpro import (
     quicpro_receive_head,
     quicpro_send_request,
 )
-from quicgreen.testing import Authority, Certificate
+from quicgreen.testing import Authority, Certificate, Link
 from quicgreen.websocket import InvalidHandshake, InvalidStatus
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -435,6 +435,34 @@ def test_an_answer_arrives_though_the_session_is_closed(
         (answer,) = client(server, {"path": "/"})
         assert (answer["status"], answer["length"], answer["sha256"]) == (200, size, bodies.digest(size))
         assert wait_until(lambda: counters()["connections"] == 0)
+
+
+def test_an_answer_that_is_lost_on_its_way_is_sent_again(
+    certificate: Certificate, certificates: Authority
+) -> None:
+    """After the close, and for longer than a client's would wait: its packets are all lost at first."""
+    asked, go_on = gevent.event.Event(), gevent.event.Event()
+
+    def handle(session: Any) -> None:
+        stream = session.receiveRequest().stream()
+        asked.set()
+        go_on.wait()
+        stream.respond(200)
+        stream.sendBody("late", fin=True)
+        session.close()
+
+    with serving(certificate, handle) as server, Link(server.address) as link:
+        given = {"ca_file": certificates.ca_certs, "session_cache": False, "slow_handshake_ms": 0}
+        sess = quicpro_connect(*link.address, given)
+        stream = quicpro_send_request(sess, "/")
+        quicpro_poll(sess, 0)
+        asked.wait()
+        link.update(loss=1.0)
+        go_on.set()
+        gevent.sleep(1.6)
+        link.update(loss=0.0)
+        assert receive(sess, stream)["text"] == "late"
+        sess.close()
 
 
 def test_a_session_closed_without_an_answer(certificate: Certificate) -> None:
