@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from helpers.census import Census
 from helpers.commands import Site, write_files
+from helpers.examples import EXAMPLES
 from helpers.redis_server import RedisServer
 from helpers.rooms import Room
 from support import make_server, new_session, nothing_left_behind, serving, url_of
@@ -87,6 +91,17 @@ def site() -> Iterator[Site]:
     yield found
     found.go_on.set()
     server.stop(timeout=0)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Examples as modules of this process, by their names, and for this test."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(EXAMPLES)):
+            del sys.modules[name]
 
 
 @pytest.fixture

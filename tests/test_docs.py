@@ -31,9 +31,9 @@ def test_the_generated_parts_of_the_page_of_errors_are_current() -> None:
 def test_every_row_of_the_page_of_errors_has_a_recipe_of_its_own() -> None:
     """Which says what comes, and runs below."""
     recipes = reference.headings(reference.PAGE.read_text())
-    pending = {"QuicWarningDeprecatedFeature"}  # no option has an old name yet
     rows = [*reference.EXCEPTIONS, *reference.WARNINGS, *reference.MESSAGES, *meanings.CODES]
-    assert [row for row in rows if row not in pending and recipes.get(row, "").count("```python") < 1] == []
+    rows.append("quicpro_get_last_error")
+    assert [row for row in rows if recipes.get(row, "").count("```python") < 1] == []
     assert len(set(recipes.values())) == len(recipes)
 
 
@@ -53,6 +53,7 @@ def test_links_and_paths_exist(page: Path) -> None:
 # ---------------------------------------------------------------- examples
 
 WITH_EXAMPLES = {
+    "porting": 13,
     "sessions": 7,
     "tracing": 4,
     "websocket": 7,
@@ -80,6 +81,9 @@ def test_every_example_says_what_it_prints() -> None:
 
 def answer(request: quicgreen.Request) -> None:
     """What the examples of clients ask for."""
+    if request.path == "/events":
+        request.respond(200, {"content-type": "text/event-stream"}, "data: one\n\ndata: two\n\n")
+        return
     if not request.is_websocket:
         hello(request)
         return
@@ -90,6 +94,8 @@ def answer(request: quicgreen.Request) -> None:
             ws.close(1000, "lift-off")
         for message in ws:
             ws.send(message)
+            if request.path == "/chat":  # ... which is about to close
+                ws.close(1000, "good night")
 
 
 @pytest.mark.parametrize("code", [code for _, code in EXAMPLES], ids=[name for name, _ in EXAMPLES])

@@ -22,7 +22,7 @@ NAMES = {
 """What is tested under another name."""
 
 WHOLE = {
-    "build", "docs", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
+    "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
     "websocket_chat",
 }  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""

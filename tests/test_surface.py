@@ -223,18 +223,24 @@ ROWS: dict[str, list[str]] = {
         "test_settings.py::test_a_name_that_is_not_known_is_warned_of",
         "test_quicpro_functions.py::test_an_unknown_option_is_warned_of",
         "test_quicpro_server.py::test_settings_for_clients_are_warned_of",
+        "interop/test_warnings.py::test_d9_an_option_that_is_not_known",
     ],
     "D10": [
         "interop/test_warnings.py::test_d10_a_handshake_that_took_long",
         "interop/test_warnings.py::test_d10_round_trips_that_grew",
         "interop/test_warnings.py::test_d10_each_connection_is_warned_of_by_itself",
+        "interop/test_warnings.py::test_d10_of_a_session_of_the_documentation",
         "interop/test_warnings.py::test_the_hub_warns_of_nothing",
     ],
-    "D11": ["test_quicpro_config.py::test_an_old_name_warns_and_counts"],
+    "D11": [
+        "test_quicpro_config.py::test_an_old_name_warns_and_counts",
+        "interop/test_warnings.py::test_d11_an_option_by_its_old_name",
+    ],
     "D12": [
         "interop/test_warnings.py::test_d12_a_body_that_is_shorter_than_announced",
         "interop/test_warnings.py::test_d12_a_body_that_is_read_in_pieces",
         "interop/test_warnings.py::test_d12_a_datagram_that_is_cut",
+        "interop/test_warnings.py::test_d12_of_a_session_of_the_documentation",
     ],
     # Messages.
     "D13": [
@@ -265,6 +271,13 @@ ROWS: dict[str, list[str]] = {
         "test_docs.py::test_an_example_prints_what_it_says",
         "test_cli_explain.py::test_every_class_cause_and_warning_is_found_by_its_name",
     ],
+    # The MCP table of errors, each by a real fault, in the documentation's form and in the protocol's own.
+    "D16": [
+        "test_examples_agents.py::test_what_a_tool_server_refuses",
+        "test_examples_agents.py::test_events_that_are_cut_off",
+        "test_examples_agents.py::test_a_tool_server_that_cannot_be_reached",
+        "test_examples_agents.py::test_what_goes_wrong_with_a_call_has_the_table_s_classes",
+    ],
     # Knobs: the spin; a reason where there is no AF_XDP; the idle time.
     "E1": [
         "test_datapath.py::test_the_program_comes_before_the_environment",
@@ -286,6 +299,55 @@ ROWS: dict[str, list[str]] = {
         "test_settings.py::test_the_environment_comes_before_the_file_and_that_before_the_default",
         "test_session_modes.py::test_a_mode_may_be_given",
         "test_cli_info.py::test_every_setting_and_where_it_is_from",
+    ],
+    # The examples, run as their readers run them. F10, F11 and F16 need workers.
+    "F1": [
+        "test_examples.py::test_single_get",
+        "test_examples.py::test_single_get_from_somebody_else_s_server",
+    ],
+    "F2": [
+        "test_examples.py::test_parallel_gets",
+        "test_examples.py::test_parallel_gets_are_under_way_together",
+    ],
+    "F3": [
+        "test_examples.py::test_streaming_post",
+        "test_examples.py::test_streaming_post_of_a_large_file_takes_no_memory",
+    ],
+    "F4": [
+        "test_examples.py::test_websocket_chat_client",
+        "test_examples.py::test_websocket_chat_client_prints_what_it_hears_at_once",
+    ],
+    "F5": [
+        "test_examples.py::test_websocket_server",
+        "test_examples.py::test_websocket_server_has_a_budget_that_is_given_back",
+        "test_examples.py::test_websocket_server_takes_somebody_else_s_client",
+    ],
+    "F6": ["test_examples.py::test_faas_warm_start"],
+    "F7": ["test_examples.py::test_stats_and_qlog"],
+    "F8": ["test_examples.py::test_busy_poll_rtt"],
+    "F9": [
+        "test_examples.py::test_async_server",
+        "test_examples.py::test_async_server_answers_curl",
+        "test_examples.py::test_async_server_serves_others_while_one_says_nothing",
+    ],
+    "F12": ["test_examples.py::test_error_handling"],
+    "F13": [
+        "test_examples_agents.py::test_sse_chat_completion",
+        "test_examples_agents.py::test_sse_chat_completion_prints_each_token_before_the_next_is_made",
+    ],
+    "F14": [
+        "test_examples_agents.py::test_parallel_prompts",
+        "test_examples_agents.py::test_ten_prompts_are_under_way_together",
+    ],
+    "F15": [
+        "test_examples_agents.py::test_rag_websocket",
+        "test_examples_agents.py::test_rag_websocket_asks_both_on_one_socket",
+    ],
+    "F17": [
+        "test_examples_agents.py::test_mcp_tool_call",
+        "test_examples_agents.py::test_mcp_tool_call_prints_each_delta_before_the_next_is_made",
+        "test_examples_agents.py::test_the_mcp_sdk_s_server_calculates",
+        "test_examples_agents.py::test_a_tool_s_progress_comes_while_it_works",
     ],
 }
 

@@ -199,7 +199,9 @@ def neighbours(code: str, port: int, certificate: Certificate) -> Iterator[str]:
         "4438": lambda: Link(("127.0.0.1", port), delay_ms=100),
     }
     with contextlib.ExitStack() as stack:
-        for number, start in starts.items():
-            if number in code:
-                code = code.replace(number, str(stack.enter_context(start()).port))
-        yield code.replace("4437", str(free_port())).replace("4433", str(port))
+        ports = {
+            number: stack.enter_context(start()).port for number, start in starts.items() if number in code
+        }
+        ports |= {"4433": port, "4437": free_port()}
+        # All at once: one of these may have the digits of another in it.
+        yield re.sub("|".join(ports), lambda found: str(ports[found[0]]), code)

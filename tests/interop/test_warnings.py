@@ -18,7 +18,15 @@ from helpers.processes import HERE, Peer
 from support import check_python_in_thread, wait_until
 
 import quicgreen
-from quicgreen import QuicConfiguration, QuicWarningConnectionSlow, QuicWarningPartialData, _contexts
+from quicgreen import (
+    QuicConfiguration,
+    QuicWarningConnectionSlow,
+    QuicWarningDeprecatedFeature,
+    QuicWarningInvalidParameters,
+    QuicWarningPartialData,
+    _contexts,
+    quicpro,
+)
 from quicgreen.testing import Authority, Link
 
 Counters = Callable[[Peer], dict[str, Any]]
@@ -251,3 +259,46 @@ def test_the_hub_warns_of_nothing(ours: Peer, certificates: Authority) -> None:
             assert wait_until(g.ready, 20)
             assert g.get().headers["x-peer"] == ours.version
     assert shown == [g]
+
+
+# ---------------------------------------------------------------- by the documentation's names
+
+
+def test_d9_an_option_that_is_not_known() -> None:
+    with noted() as found:
+        config = quicpro.Config.new({"max_idel_ms": 5000, "max_idle_ms": 6000})
+    (text,) = texts(found, QuicWarningInvalidParameters)
+    assert text == "'max_idel_ms' is not a setting: did you mean max_idle_ms?"
+    assert dict(config) == {"max_idle_ms": 6000}
+
+
+def test_d11_an_option_by_its_old_name() -> None:
+    with noted() as found:
+        config = quicpro.Config.new({"idle_timeout_ms": 5000})
+    assert texts(found, QuicWarningDeprecatedFeature) == ["idle_timeout_ms is called max_idle_ms now"]
+    assert dict(config) == {"max_idle_ms": 5000}
+    assert config.transport().max_idle_ms == 5000
+
+
+def test_d10_of_a_session_of_the_documentation(ours: Peer, certificates: Authority) -> None:
+    options = {"ca_file": certificates.ca_certs, "slow_handshake_ms": 50}
+    with Link(ours.address, delay_ms=50) as link, noted() as found:
+        quicpro.quicpro_close(quicpro.quicpro_connect("localhost", link.port, options))
+    (text,) = texts(found, QuicWarningConnectionSlow)
+    assert text.startswith("Connection handshake took too long: ")
+
+
+def test_d12_of_a_session_of_the_documentation(aioquic: Peer, certificates: Authority) -> None:
+    """Also where the event comes while nobody waits, in the hub: who asks is told."""
+    sess = quicpro.quicpro_connect("localhost", aioquic.port, {"ca_file": certificates.ca_certs})
+    request = quicpro.quicpro_send_request(sess, "/short/50")
+    with noted() as found:
+        assert quicpro.quicpro_receive_response(sess, request) is None
+        assert wait_until(lambda: sess._requests[request].failure is not None)
+        assert found == []
+        with pytest.raises(quicgreen.QuicStreamException) as caught:
+            quicpro.quicpro_receive_response(sess, request)
+    assert caught.value.cause == "body-too-short"
+    assert quicpro.quicpro_get_last_error() == quicgreen.QUIC_ERROR_STREAM_ERROR
+    assert len(texts(found, QuicWarningPartialData)) == 1
+    quicpro.quicpro_close(sess)
