@@ -62,8 +62,9 @@ def test_a_first_flight_that_is_sent_again_runs_once(files: Path) -> None:
         assert register["repeated"] > 20, register
 
 
-def test_a_reload_loses_nothing(files: Path) -> None:
-    with supervised(files, "-w", "2") as server:
+@pytest.mark.parametrize("steering", ["auto", "handover"])
+def test_a_reload_loses_nothing(files: Path, steering: str) -> None:
+    with supervised(files, "-w", "2", "--steering", steering) as server:
         load = Load(server, 20)
         for _ in range(3):
             gevent.sleep(0.5)
