@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from . import _contexts, hub
-from .configuration import ClientTls, QuicConfiguration, trust
+from .configuration import ClientTls, QuicConfiguration, qlog_folder, trust
 from .session_keeper import SessionKeeper
 from .session_modes import SessionMode
 from .ticket_cache import TicketCache
@@ -64,7 +64,8 @@ def shared(
     a trust store takes twenty times as long as a handshake."""
     file, folder = trust(tls.verify)
     stamps = tuple(_stamp(path) for path in (file, folder, tls.cert, tls.key))
-    key = (tls, transport, server_name, store, mode, early_data, stamps)
+    qlogs = qlog_folder(transport or QuicConfiguration())  # the environment may say something else by now
+    key = (tls, transport, server_name, store, mode, early_data, stamps, qlogs)
     kept: dict[Any, ClientSettings] = runtime.attachments.setdefault("client settings", {})
     found = kept.pop(key, None)
     if found is None:

@@ -50,6 +50,15 @@ def test_a_file_that_is_gone_is_an_error_all_the_same(tmp_path: Path, certificat
         settings(str(trusted))
 
 
+def test_the_environment_of_the_moment_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = settings()
+    monkeypatch.setenv("QLOGDIR", str(tmp_path))
+    assert settings() is not first
+    monkeypatch.setenv("QLOGDIR", str(tmp_path / "nowhere"))
+    with pytest.raises(quicgreen.QuicClientException, match="there is no such folder"):
+        settings()
+
+
 def test_no_more_are_kept_than_a_program_uses() -> None:
     first = settings(max_idle_ms=1)
     for ms in range(2, _KEPT_MAX + 2):

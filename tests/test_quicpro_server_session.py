@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gevent
 import pytest
-from helpers.quicpro import ask, connected, echo, serving
+from helpers.quicpro import ask, connected, echo, receive, serving
 from support import wait_until
 
 from quicgreen.quicpro import (
     QuicClientException,
     QuicConnectionException,
+    QuicStreamException,
+    feof,
+    fgets,
+    fwrite,
     quicpro_poll,
     quicpro_receive_response,
     quicpro_send_request,
@@ -70,3 +75,43 @@ def test_one_that_waits_is_told_of_the_close(certificate: Certificate) -> None:
         found[0].close()
         with pytest.raises(QuicConnectionException):
             waiting.get(timeout=10)
+
+
+def test_the_close_waits_for_no_answer_that_will_not_come(certificate: Certificate) -> None:
+    """Received, begun, only looked at, and not even that: all are cut off, and a whole answer arrives."""
+    took: list[float] = []
+
+    def handle(session: Any) -> None:
+        whole, begun, received = [session.receiveRequest() for _ in range(3)]
+        session.isWebSocket()
+        assert wait_until(lambda: session.connection._opened)
+        begun.stream().respond(200)
+        begun.stream().sendBody("some")
+        echo(whole)
+        started = time.monotonic()
+        session.close()
+        took.append(time.monotonic() - started)
+        del received
+
+    with serving(certificate, handle) as server, connected(server, certificate) as sess:
+        streams = [quicpro_send_request(sess, f"/{n}", None, b"") for n in range(5)]
+        assert receive(sess, streams[0])["headers"]["x-path"] == "/0"
+        for stream in streams[1:]:
+            with pytest.raises((QuicStreamException, QuicConnectionException, AssertionError)):
+                receive(sess, stream)
+        assert wait_until(lambda: took, 8)
+    assert took[0] < 5
+
+
+def test_the_close_ends_websockets_in_order(certificate: Certificate) -> None:
+    def handle(session: Any) -> None:
+        ws = session.upgrade("/")
+        fgets(ws)
+        session.close()
+
+    with serving(certificate, handle) as server, connected(server, certificate) as sess:
+        ws = sess.upgrade("/")
+        fwrite(ws, "go\n")
+        assert fgets(ws) == ""
+        assert feof(ws)
+        assert ws.websocket.close_code == 1000

@@ -152,16 +152,16 @@ class Stream:
             self._request._fail(killed=True)
             self._end()
 
+    def cut_off(self) -> None:
+        """The session is closed: what was not said will not be."""
+        if not self._ended:
+            self._end()
+
     def _end(self) -> None:
         """All was said; what was not read is refused."""
         self._ended = True
         self._guard.disarm()
         self._request._end()
-
-    def keep(self) -> None:
-        """A WebSocket has it now."""
-        self._ended = True
-        self._guard.disarm()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"

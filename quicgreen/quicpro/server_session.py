@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..connection import ServerConnection
 from ..exceptions import QuicConnectionException, error
 from ..websocket import WebSocketFile
 from .last_error import noted
-from .request import Request
+from .request import Request, Stream
 from .session import Session, milliseconds, milliseconds_or_none
 
 _NO_STREAM = 1 << 62
@@ -32,6 +33,8 @@ class ServerSession(Session):
     def __init__(self, connection: ServerConnection) -> None:
         super().__init__(connection)
         self._next: messages.Request | None = None  # looked at, and not received yet
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()  # of the requests that were received
+        self._sockets: weakref.WeakSet[WebSocketFile] = weakref.WeakSet()
 
     def __del__(self) -> None:
         """One that is forgotten is closed: a client that keeps it alive would wait for nobody. This may run
@@ -65,7 +68,9 @@ class ServerSession(Session):
         if request is None:
             return None
         self._next = None
-        return Request(request, self)
+        received = Request(request, self)
+        self._streams.add(received.stream())
+        return received
 
     receiveRequest = receive_request  # noqa: N815
 
@@ -109,7 +114,23 @@ class ServerSession(Session):
         self._next = None
         file = request.accept_websocket(**options).makefile()
         file.owner = self
+        self._sockets.add(file)
         return file
+
+    def _begin_close(self) -> None:
+        """What was not said to its end now is cut off, for the close waits for what was: an answer that
+        nobody will give would hold it up."""
+        if self.connection.closed:
+            return
+        for stream in list(self._streams):
+            stream.cut_off()
+        for file in list(self._sockets):
+            file.websocket._leave()
+        unseen = [self._next, *self.connection._opened]
+        self._next = None
+        for request in unseen:
+            if isinstance(request, messages.Request):
+                request._end()
 
     def poll(self, ms: float) -> None:
         """See `quicpro_poll`: until a request is here."""

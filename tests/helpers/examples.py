@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,12 +30,10 @@ class Example:
 
     Attributes:
         status: its exit status, after `finish`.
-        usage: what it used, likewise: `ru_maxrss` in kB.
         complaint: what it wrote to stderr, likewise.
     """
 
     status: int
-    usage: Any
     complaint: str
 
     def __init__(self, name: str, *arguments: object, env: dict[str, str] | None = None) -> None:
@@ -67,12 +66,17 @@ class Example:
                 while (ended := os.wait4(self.process.pid, os.WNOHANG))[0] == 0:
                     gevent.sleep(0.005)
             self.process.returncode = self.status = os.waitstatus_to_exitcode(ended[1])
-            self.usage = ended[2]
             self.complaint = self.stderr
             assert status is None or (self.status, self.stderr) == (status, ""), (self.text, self.stderr)
         finally:
             self.close()
         return self.text
+
+    @property
+    def peak_kb(self) -> int:
+        """The most memory it had so far; asked while it runs. (`ru_maxrss` counts what forked it, too.)"""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
     @property
     def stderr(self) -> str:
