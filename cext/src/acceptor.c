@@ -128,6 +128,7 @@ static void send_retry(qg_endpoint *ep, const long_header *h, const qg_addr *fro
     if (n > 0) {
         answer(ep, out, (size_t)n, from, to);
         e->counters->retries_sent++;
+        ep->retried_ns = e->now_ns;
     }
 }
 
@@ -217,11 +218,12 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
                            const qg_addr *from, const qg_addr *to) {
     qg_engine *e = ep->engine;
     uint8_t odcid[QG_CID_MAX];
-    int odcid_len = check_token(ep, h, from, to, odcid);
+    bool late = ep->stopping && (h->token_len == 0 || e->now_ns > ep->stopped_ns + LAST_RETRY_NS);
+    int odcid_len = late ? 0 : check_token(ep, h, from, to, odcid);
     if (odcid_len < 0) {
         return;
     }
-    bool late = ep->stopping && (odcid_len == 0 || e->now_ns > ep->stopped_ns + LAST_RETRY_NS);
+    late |= ep->stopping && odcid_len == 0;
     qg_conn *conn = late || ep->connections >= ep->listen.max_connections
                         ? NULL
                         : qg__conn_new(e, ep, ep->config, true, to, from);

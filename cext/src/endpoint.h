@@ -5,6 +5,7 @@
 #include "cid.h"
 #include "config.h"
 #include "datapath.h"
+#include "timer.h"
 
 struct qg_engine;
 
@@ -26,6 +27,8 @@ typedef struct qg_endpoint {
     uint64_t credit;
     uint32_t half_open;
     uint64_t stopped_ns;
+    uint64_t retried_ns; /* the last Retry; 0: none */
+    qg_timer patience;   /* stopped: with those who were sent one */
 } qg_endpoint;
 
 qg_endpoint *qg__endpoint_get(struct qg_engine *engine, int index);

@@ -424,6 +424,9 @@ static void fire(qg_engine *e, qg_timer *timer) {
             qg__stream_settle(s);
         }
         break;
+    case QG_TIMER_ENDPOINT:
+        qg__endpoint_check_idle(QG_CONTAINER(timer, qg_endpoint, patience));
+        break;
     default: /* QG_TIMER_PENDING */
         p = QG_CONTAINER(timer, qg_pending, timer);
         e->counters->deadlines_passed++;

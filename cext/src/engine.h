@@ -55,7 +55,8 @@ enum {
     QG_TIMER_ALIVE,
     QG_TIMER_READ,
     QG_TIMER_WRITE,
-    QG_TIMER_PENDING
+    QG_TIMER_PENDING,
+    QG_TIMER_ENDPOINT
 };
 
 /* At most `burst` now, and `per_s` a second: for answers to packets of peers unknown. */

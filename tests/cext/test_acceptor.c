@@ -306,6 +306,21 @@ TEST(who_does_not_listen_sends_none) {
     rig_close(&r);
 }
 
+TEST(a_listener_that_was_stopped_sends_no_retry) {
+    rig_options o;
+    rig r;
+    rig_defaults(&o);
+    o.listen.retry = QG_RETRY_ALWAYS;
+    rig_open(&r, &o);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    rig_dial(&r);
+    pass_ms(&r, 20);
+    CHECK_EQ(r.server.counters.retries_sent, 0);
+    CHECK(r.server.counters.connections_refused > 0);
+    CHECK_EQ(count_events(&r.server, QG_EVENT_IDLE), 1); /* at once: it is in no group */
+    rig_close(&r);
+}
+
 /* ---------------------------------------------------------------- connections */
 
 TEST(a_first_packet_with_any_altered_byte_leaves_nothing) {

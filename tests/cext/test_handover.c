@@ -436,6 +436,8 @@ TEST(who_was_sent_a_retry_is_let_in_by_a_worker_that_leaves) {
     CHECK(right.server.counters.retries_sent > 0);
     qg_group_set_state(group, RIGHT, 1, QG_WORKER_DRAINING);
     CHECK_EQ(qg_listen_stop(right.server.engine, right.server.endpoint), QG_OK);
+    side_turn(&right.server);
+    CHECK_EQ(count_events(&right.server, QG_EVENT_IDLE), 0); /* it waits for them */
     await_event(&right, &right.client, QG_EVENT_CONNECTED);
     await_event(&right, &right.client, QG_EVENT_GOAWAY);
     CHECK_EQ(right.server.counters.connections_accepted, 1);
@@ -444,6 +446,34 @@ TEST(who_was_sent_a_retry_is_let_in_by_a_worker_that_leaves) {
     pass_ms(&right, 20);
     CHECK_EQ(right.server.counters.connections_accepted, 1);
     close_workers();
+}
+
+/* But not for long, and not when it is told to close. */
+TEST(who_does_not_come_back_after_a_retry_is_not_waited_for) {
+    rig_options o;
+    rig_defaults(&o);
+    o.listen.retry = QG_RETRY_ALWAYS;
+    for (int closed = 0; closed < 2; closed++) {
+        open_workers(&o);
+        rig_dial(&right);
+        side_turn(&right.client);
+        side_turn(&right.server);
+        uint64_t retries = right.server.counters.retries_sent;
+        CHECK(retries > 0);
+        uint64_t begin = qg__now_ns();
+        CHECK_EQ(qg_listen_stop(right.server.engine, right.server.endpoint), QG_OK);
+        if (closed) {
+            CHECK_EQ(qg_listen_close(right.server.engine, right.server.endpoint, H3_NO_ERROR),
+                     QG_OK);
+        }
+        for (side_turn(&right.server); take_event(&right.server, QG_EVENT_IDLE) == NULL;) {
+            CHECK(wakes_within(right.server.engine, 5000) || closed);
+            side_turn(&right.server);
+        }
+        CHECK_EQ(qg__now_ns() - begin > QG_NS_PER_S / 2, !closed);
+        CHECK_EQ(right.server.counters.retries_sent, retries);
+        close_workers();
+    }
 }
 
 TEST(a_forked_child_leaves_the_socket_to_its_parent) {
