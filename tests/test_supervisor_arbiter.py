@@ -366,6 +366,16 @@ def test_a_preloaded_application_is_imported_once(files: Path) -> None:
         assert server.get().text == str(server.pid)
 
 
+def test_a_reload_finds_its_file_from_another_folder(files: Path) -> None:
+    (files / "c.toml").write_text("[quicgreen]\nworkers = 1\n")
+    (files / "below").mkdir()
+    (files / "below" / "app.py").write_text(APP)
+    with supervised(files, "-c", "c.toml", "--chdir", "below", "--pid", str(files / "pid")) as server:
+        server.reload()
+        told = server.ask()
+        assert (told["generation"], told["reload_error"]) == (1, None)
+
+
 def test_hooks_that_fail_end_nobody(files: Path) -> None:
     (files / "c.py").write_text(
         "def when_ready(supervisor): 1 / 0\ndef child_exit(supervisor, worker): 1 / 0\n"

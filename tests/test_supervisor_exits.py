@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from support import run_python
 
+from quicgreen.supervisor import exits
+
 
 def test_a_worker_ends_with_its_own_last_words_and_not_its_supervisor_s() -> None:
     run = run_python(
@@ -36,3 +38,9 @@ def test_what_fails_at_the_end_does_not_hold_it_up() -> None:
         """
     )
     assert run.returncode == 3
+
+
+def test_how_a_process_ended() -> None:
+    assert exits.words(3) == "status 3"
+    assert exits.words(-9) == "signal SIGKILL"
+    assert exits.words(-50) == "signal 50"

@@ -80,8 +80,9 @@ class Supervisor:
     def __init__(
         self, app: str | Handler | None = None, *, config: str | None = None, **settings: Any
     ) -> None:
-        self._given, self._file = settings, config
-        loaded = load(settings, config)
+        # Absolute: a reload looks for it again, perhaps from another folder.
+        self._given, self._file = settings, os.path.abspath(config) if config is not None else None
+        loaded = load(settings, self._file)
         self.settings: Settings = loaded.settings
         """Those of the generation that serves."""
         self.app: str | Handler = app or loaded.app or ""
@@ -250,18 +251,11 @@ class Supervisor:
 
     def _bury(self, child: Child, status: int) -> None:
         lost = self._slots.bury(child)
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        say = _log.info if status == 0 else _log.error
-        if lost:
-            say(
-                "worker %d ended with %s (pid %d); %d connections were reset",
-                child.slot,
-                how,
-                child.pid,
-                lost,
-            )
-        else:
-            say("worker %d ended with %s (pid %d)", child.slot, how, child.pid)
+        level = logging.INFO if status == 0 else logging.ERROR
+        left = f"; {lost} connections were reset" if lost else ""
+        _log.log(
+            level, "worker %d ended with %s (pid %d)%s", child.slot, exits.words(status), child.pid, left
+        )
         self._hook("child_exit", child, of=child.generation)
         if child.state == DRAINING or self._stopping:
             return

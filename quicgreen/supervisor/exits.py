@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -25,6 +26,16 @@ def leave(status: int) -> NoReturn:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             file.flush()
     os._exit(status)
+
+
+def words(status: int) -> str:
+    """How a process ended, by `os.waitstatus_to_exitcode`."""
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:  # one without a name
+        return f"signal {-status}"
 
 
 def forget() -> None:
