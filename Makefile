@@ -8,7 +8,7 @@ SOURCES := setup.py setup.cfg pyproject.toml cext/build.py \
            $(shell find cext/include cext/src cext/python -name '*.[ch]') \
            cext/quiche/Cargo.toml cext/quiche/Cargo.lock cext/quiche/src/lib.rs
 
-.PHONY: build demo test bench lint fuzz clean
+.PHONY: build demo test soak bench lint fuzz clean
 
 build: $(VENV)/.built
 
@@ -17,6 +17,10 @@ demo: build $(VENV)/.dev
 
 test: build $(VENV)/.dev lint
 	$(PY) -m pytest $(if $(TESTS),$(TESTS),-n 3 --dist loadscope)
+
+# What takes minutes to be believed; prints what it saw. ONLY=reload: those with that in their names.
+soak: build $(VENV)/.dev
+	$(PY) -m pytest tests/soak -v $(if $(ONLY),-k "$(ONLY)")
 
 bench: build $(VENV)/.dev
 	$(PY) loadtests/bench.py $(if $(ONLY),--only $(ONLY))

@@ -26,6 +26,7 @@ CRATE = CEXT / "quiche"
 HEADERS = [
     CEXT / "include" / "quicgreen.h",
     CEXT / "include" / "quicgreen_sessions.h",
+    CEXT / "include" / "quicgreen_group.h",
     CEXT / "include" / "quicgreen_seeing.h",
     CEXT / "include" / "quicgreen_ws.h",
     CEXT / "python" / "arena_cache.h",

@@ -7,7 +7,9 @@ What looks blocking yields to gevent's hub; all network work of the process is d
 calls per turn. Importing this patches nothing and imports neither ssl nor any adapter.
 """
 
+from . import supervisor as supervisor
 from . import websocket as websocket
+from ._group import WorkerGroup
 from .client import Connection, Session, connect, delete, get, head, options, patch, post, put, request
 from .configuration import ClientTls, Limits, QuicConfiguration, ServerTls, Timeout
 from .exceptions import (
@@ -41,6 +43,7 @@ from .headers import Headers
 from .messages import Request, Response
 from .server import Server
 from .stream import Stream
+from .supervisor import Supervisor
 
 __version__ = "0.1.0"
 
@@ -81,7 +84,9 @@ __all__ = [
     "ServerTls",
     "Session",
     "Stream",
+    "Supervisor",
     "Timeout",
+    "WorkerGroup",
     "connect",
     "delete",
     "get",

@@ -1,6 +1,6 @@
 """The engine's settings and secrets as objects: TLS and transport, key rings, registers, segments.
 
-With `_engine` and `_frames` the only modules that import the C module, under the same rules.
+With `_engine`, `_group` and `_frames` the only modules that import the C module, under the same rules.
 """
 
 from __future__ import annotations
@@ -74,6 +74,15 @@ class Keys:
             raise error("argument", "period_s must be positive and window 1 to 64")
         self.pointer = ffi.gc(pointer, lib.qg_keys_free)
 
+    @classmethod
+    def of(cls, pointer: Any) -> Keys:
+        """A ring that was made elsewhere, whose reference becomes this object's."""
+        if pointer == ffi.NULL:
+            raise error("engine", "no memory for a key ring")
+        keys = cls.__new__(cls)
+        keys.pointer = ffi.gc(pointer, lib.qg_keys_free)
+        return keys
+
     def rotate(self, now_s: int) -> int:
         """Move to the epoch of wall-clock second `now_s`; returns the epoch."""
         return int(lib.qg_keys_rotate(self.pointer, now_s))
@@ -93,6 +102,15 @@ class ReplayRegister:
         if pointer == ffi.NULL:
             raise error("engine", "no memory for a replay register")
         self.pointer = ffi.gc(pointer, lib.qg_replay_free)
+
+    @classmethod
+    def of(cls, pointer: Any) -> ReplayRegister:
+        """A register that was made elsewhere, whose reference becomes this object's."""
+        if pointer == ffi.NULL:
+            raise error("engine", "no memory for a replay register")
+        register = cls.__new__(cls)
+        register.pointer = ffi.gc(pointer, lib.qg_replay_free)
+        return register
 
     def counts(self) -> dict[str, int]:
         """What became of early data: `first` let through; refused as `repeated`, `full` or `quiet`."""

@@ -1,4 +1,4 @@
-"""The compiled module: cffi's two objects. Only `_engine`, `_contexts` and `_frames` import it."""
+"""The compiled module: cffi's two objects. Only `_engine`, `_group`, `_contexts` and `_frames` import it."""
 
 from typing import Any
 

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from ._contexts import Configuration, Keys
 from ._core import ffi, lib
+from ._group import WorkerGroup
 from .exceptions import QuicException, error
 
 Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
@@ -176,19 +177,34 @@ class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_conn", "_counters", "_events", "_mark", "_memory", "_pointer", "_stream", "_submit", "arena",
-        "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
+        "_conn", "_counters", "_events", "_group", "_mark", "_memory", "_pointer", "_stream", "_submit",
+        "arena", "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
     )  # fmt: skip
 
-    def __init__(self, on_dirty: Callable[[], None], *, keys: Keys | None = None, trace_fd: int = -1) -> None:
-        """`on_dirty` is called when `dirty` becomes true. `trace_fd`: every datagram is a line there."""
+    def __init__(
+        self,
+        on_dirty: Callable[[], None],
+        *,
+        keys: Keys | None = None,
+        trace_fd: int = -1,
+        group: WorkerGroup | None = None,
+        slot: int = 0,
+        generation: int = 0,
+    ) -> None:
+        """`on_dirty` is called when `dirty` becomes true. `trace_fd`: every datagram is a line there.
+        `group`: it is the engine of the worker that has this slot there (`WorkerGroup.claim`)."""
         options = ffi.new("qg_engine_options *")
         lib.qg_engine_defaults(options)
         options.trace_fd = trace_fd
-        # Ours, so that they may be read at any time, from any thread.
-        options.counters = self._counters = ffi.new("qg_counters *")
         if keys is not None:
             options.keys = keys.pointer
+        self._group = group  # which has the counters then
+        if group is not None:
+            options.group, options.slot, options.generation = group.pointer, slot, generation
+            self._counters = lib.qg_group_counters(group.pointer, slot)
+        else:
+            # Ours, so that they may be read at any time, from any thread.
+            options.counters = self._counters = ffi.new("qg_counters *")
         result = ffi.new("int *")
         pointer = lib.qg_engine_new(options, result)
         if pointer == ffi.NULL:
@@ -327,12 +343,15 @@ class Engine:
 
     # ---------------------------------------------------------------- endpoints
 
-    def endpoint_udp(self, ip: str, port: int, *, v6only: bool = False, fd: int = -1) -> tuple[int, int]:
-        """(endpoint, 0), or (result code, errno)."""
+    def endpoint_udp(
+        self, ip: str, port: int, *, v6only: bool = False, shared: bool = False, fd: int = -1
+    ) -> tuple[int, int]:
+        """(endpoint, 0), or (result code, errno). `shared`: others of this user may have the port too."""
         address = parse_address(ip, port)
         if address is None:
             return INVALID, 0
-        n = int(lib.qg_endpoint_udp(self._pointer, address, lib.QG_ENDPOINT_V6ONLY if v6only else 0, fd))
+        flags = (lib.QG_ENDPOINT_V6ONLY if v6only else 0) | (lib.QG_ENDPOINT_SHARED if shared else 0)
+        n = int(lib.qg_endpoint_udp(self._pointer, address, flags, fd))
         return n, ffi.errno if n == SYSTEM else 0
 
     def endpoint_close(self, endpoint: int) -> int:

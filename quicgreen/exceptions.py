@@ -328,6 +328,30 @@ CAUSES: dict[str, Cause] = {
         "the certificate or key cannot be used",
         "both must be PEM files, and the key must be the certificate's",
     ),
+    "configuration": Cause(
+        QuicServerException,
+        QUIC_ERROR_INVALID_STATE,
+        "the configuration cannot be used",
+        "quicgreen serve --check-config looks at it, --print-config shows where each setting is from",
+    ),
+    "application": Cause(
+        QuicServerException,
+        QUIC_ERROR_INVALID_STATE,
+        "the application cannot be used",
+        "it is named MODULE:HANDLER, and imported from the current folder or that of --chdir",
+    ),
+    "supervisor": Cause(
+        QuicServerException,
+        QUIC_ERROR_INTERNAL,
+        "the supervisor cannot go on",
+        "its log says what its workers met",
+    ),
+    "control": Cause(
+        QuicServerException,
+        QUIC_ERROR_CONNECTION_LOST,
+        "no supervisor answers",
+        "see that it runs, and that --pid names the file that it writes",
+    ),
     "client-certificate": Cause(
         QuicClientException,
         QUIC_ERROR_INVALID_STATE,
@@ -387,6 +411,18 @@ CAUSES: dict[str, Cause] = {
         QUIC_ERROR_CONNECTION_LOST,
         "Redis does not keep session tickets",
         "see that the server runs and takes writes; requests go on without resumption",
+    ),
+    "group": Cause(
+        QuicServerException,
+        QUIC_ERROR_INTERNAL,
+        "what the workers share cannot be used",
+        "memory ran out, or the file that was named is not theirs: remove it, or name another one",
+    ),
+    "slots": Cause(
+        QuicServerException,
+        QUIC_ERROR_INVALID_STATE,
+        "there is no slot for another worker",
+        "wait until one has ended, or make the group with more slots",
     ),
     "engine": Cause(
         QuicException,

@@ -41,6 +41,7 @@ from greenlet import getcurrent, greenlet
 
 from . import _engine, trace
 from ._engine import DRAIN_MORE, TOKEN, Engine, Record
+from ._group import WorkerGroup
 from .exceptions import error
 
 thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
@@ -196,8 +197,12 @@ class Naps:
 class Runtime:
     """The engine of one hub, and who waits for what."""
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(
+        self, hub: Any, group: WorkerGroup | None = None, slot: int = 0, generation: int = 0
+    ) -> None:
         self.hub = hub
+        self.group, self.slot, self.generation = group, slot, generation
+        """The workers that it is one of, and its place among them; None: it is alone."""
         self.thread = thread_id()
         self.pid = os.getpid()
         self.number = next(_serial)
@@ -223,7 +228,8 @@ class Runtime:
         # a watcher in the iteration that it was started in, so until then it is a callback there too.
         self._uses_callback = True
         tracing = trace.start()
-        self.engine = Engine(self._on_dirty) if tracing is None else tracing.engine(self._on_dirty)
+        make = Engine if tracing is None else tracing.engine
+        self.engine = make(self._on_dirty, group=group, slot=slot, generation=generation)
         _engine.install_arena_cache()
         self._io = loop.io(self.engine.fd, _READ, ref=False)
         self._io.start(self._on_readable)
@@ -475,16 +481,41 @@ def _nothing() -> None:
 
 def current() -> Runtime:
     """The calling thread's runtime, made when there is none."""
+    return existing() or _make()
+
+
+def join(group: WorkerGroup, slot: int, generation: int) -> Runtime:
+    """Make the calling thread's runtime as that of the worker that has this slot of the group: its servers
+    take the group's secrets, count there, and hand over what is another worker's.
+
+    Raises:
+        QuicClientException: the thread has a runtime already, or the slot has begun another life.
+    """
+    if existing() is not None:
+        raise error("state", "a worker joins its group before anything else in its thread uses the network")
+    return _make(group, slot, generation)
+
+
+def exists() -> bool:
+    """Has the calling thread a hub of gevent's?"""
+    return get_hub_if_exists() is not None
+
+
+def existing() -> Runtime | None:
+    """The calling thread's runtime, if it has one."""
+    runtime: Runtime | None = getattr(get_hub_if_exists(), "quicgreen_runtime", None)
+    return runtime if runtime is not None and not runtime.engine.closed else None
+
+
+def _make(group: WorkerGroup | None = None, slot: int = 0, generation: int = 0) -> Runtime:
     hub = get_hub_if_exists()
     runtime: Runtime | None = getattr(hub, "quicgreen_runtime", None)
-    if runtime is not None and not runtime.engine.closed:
-        return runtime
     if runtime is not None and runtime.forked:
         # The hub came through a fork. If gevent did not see it (a plain os.fork), its loop still shares
         # the parent's descriptors; after gevent.fork this does nothing more.
         gevent.reinit(hub)
     hub = get_hub()
-    runtime = hub.quicgreen_runtime = Runtime(hub)
+    runtime = hub.quicgreen_runtime = Runtime(hub, group, slot, generation)
     return runtime
 
 

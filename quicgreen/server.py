@@ -19,12 +19,14 @@ from greenlet import getcurrent, greenlet
 from . import _engine, datapath, hub, qlog_files
 from ._contexts import Configuration, Keys, ReplayRegister
 from ._engine import ACCEPTED, CONN, FIN, FLAGS, IDLE, MORE, QLOG, REQUEST, TYPE, Engine, Record
+from ._group import WorkerGroup
 from .bodies import Body
 from .configuration import QuicConfiguration, ServerTls
 from .connection import ServerConnection
 from .exceptions import error
 from .fields import Fields
 from .greenlets import RequestGreenlet
+from .members import Member
 from .messages import Request
 from .stream import H3_NO_ERROR
 from .websocket import ConnectionClosed, WebSocket, accept
@@ -65,13 +67,17 @@ class Server:
         max_body_bytes: the most that `request.read()` without a size returns.
         stream_timeout: seconds that reading or writing a body may wait for the client.
         sessions: hand over connections instead of requests.
-        keys: a key ring shared with other servers; None: one of the server's own.
+        keys: a key ring shared with other servers; None: its group's, or one of the server's own.
         tickets: give clients session tickets, with which they resume.
         early_data: take requests before a resumed handshake is complete (0-RTT). Each first flight counts
             once; what is not a whole GET, HEAD or OPTIONS waits for the handshake.
-        replay: the register of first flights, shared by all servers that share `keys`; None: one of the
-            server's own. With `keys` given it begins with two minutes without early data.
+        replay: the register of first flights, shared by all servers that share `keys`; None: its group's, or
+            one of the server's own. With `keys` given it begins with two minutes without early data.
         websocket: let clients ask for WebSockets (RFC 9220): see `Request.is_websocket`.
+        group: made before a program forks the processes that each start a server on this address with it, or
+            of a file that all of them name: any of them takes up any client's session, and packets that the
+            system gives to the wrong one are handed over. The server must be what begins to use the network
+            in its thread.
 
     Raises:
         QuicServerException: at `start`, when the address is taken or the certificate cannot be used.
@@ -104,6 +110,7 @@ class Server:
         early_data: bool = False,
         replay: ReplayRegister | None = None,
         websocket: bool = False,
+        group: WorkerGroup | None = None,
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
@@ -123,6 +130,7 @@ class Server:
         self._tickets = tickets
         self._early_data = early_data
         self._websocket = websocket
+        self._member = Member(group) if group is not None else None
         self.replay_register = replay
         """Whose early data was taken (`ReplayRegister.counts`); None without early data."""
         self.max_body_bytes = max_body_bytes
@@ -197,14 +205,17 @@ class Server:
         if self.started:
             self._runtime.check("this server")
             return
-        runtime = self._runtime = hub.current()
+        member = self._member
+        runtime = self._runtime = member.enter() if member is not None else hub.current()
         engine = self._engine = runtime.engine
         self._spin()
+        group = runtime.group
         if self._early_data and self.replay_register is None:
-            self.replay_register = ReplayRegister(quiet=self._keys is not None)
+            quiet = self._keys is not None
+            self.replay_register = group.replay() if group is not None else ReplayRegister(quiet=quiet)
         # The ring must exist before the configuration that seals tickets with it.
-        if self._tickets:
-            self._keys = self._keys or Keys()
+        if self._tickets and self._keys is None:
+            self._keys = group.keys() if group is not None else Keys()
         configuration = Configuration(
             self._tls,
             self._transport,
@@ -236,6 +247,8 @@ class Server:
         self._idle.clear()
         self._stopped.clear()
         runtime.reference()
+        if member is not None:
+            member.accept(info["fd"])
 
     def _spin(self) -> None:
         datapath.tune(self._engine)
@@ -260,9 +273,10 @@ class Server:
             except (TypeError, ValueError) as e:
                 raise error("argument", f"{listener!r} is not an address: {e}") from None
             ip = _resolve(host or "::")
-            result, number = self._engine.endpoint_udp(ip, port)
+            bind = self._member.bind if self._member is not None else Engine.endpoint_udp
+            result, number = bind(self._engine, ip, port)
             if result == _engine.SYSTEM and ip == "::" and not host:
-                result, number = self._engine.endpoint_udp("0.0.0.0", port)  # no IPv6 here
+                result, number = bind(self._engine, "0.0.0.0", port)  # no IPv6 here
             where = f"{ip} port {port}"
         if result < 0:
             raise error("bind", f"{where}: {os.strerror(number)}" if number else where, errno=number or None)
@@ -296,6 +310,8 @@ class Server:
             return
         self._runtime.check("this server")
         token = self._token
+        if self._member is not None:
+            self._member.leave()
         self._engine.listen_stop(self._endpoint)
         try:
             self._idle.wait(self.stop_timeout if timeout is None else timeout)
@@ -333,6 +349,8 @@ class Server:
             self._engine.listen_close(self._endpoint, H3_NO_ERROR)
         runtime.flush()  # the last CONNECTION_CLOSEs
         self._engine.endpoint_close(self._endpoint)
+        if self._member is not None:
+            self._member.rest()
         runtime.targets.pop(self._token, None)
         runtime.unreference()
         self._token = 0

@@ -85,9 +85,9 @@ class Trace:
         if fd > _STDERR:
             os.close(fd)
 
-    def engine(self, on_dirty: Callable[[], None]) -> Engine:
-        """An engine whose steps and datagrams are told."""
-        return _TracedEngine(self, on_dirty)
+    def engine(self, on_dirty: Callable[[], None], **options: Any) -> Engine:
+        """An engine whose steps and datagrams are told. Options are `Engine`'s."""
+        return _TracedEngine(self, on_dirty, **options)
 
     def watch(self, runtime: Runtime) -> None:
         """Tell of its waits and events."""
@@ -119,9 +119,9 @@ class Trace:
 class _TracedEngine(Engine):
     __slots__ = ("_trace",)
 
-    def __init__(self, trace: Trace, on_dirty: Callable[[], None]) -> None:
+    def __init__(self, trace: Trace, on_dirty: Callable[[], None], **options: Any) -> None:
         self._trace = trace
-        super().__init__(on_dirty, trace_fd=trace.fd)
+        super().__init__(on_dirty, trace_fd=trace.fd, **options)
         trace.line(f"engine {self.pid}:{self.fd} starts: {_engine.build_info()}")
 
     def drain(self) -> int:

@@ -227,3 +227,36 @@ def test_serve_with_other_values(app: Path, arguments: list[str]) -> None:
     assert result.returncode == 2
     assert arguments[0] in result.stderr
     assert arguments[1] in result.stderr
+
+
+def test_the_configuration_is_looked_at(app: Path) -> None:
+    (app / "c.toml").write_text("[quicgreen]\napp = 'app:handle'\nworkers = 3\n")
+    result = run_process("serve", "-c", "c.toml", "--print-config", "--timeout", "5", cwd=app)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "app = 'app:handle'" in result.stdout
+    assert "workers = 3  # c.toml" in result.stdout
+    assert "timeout = 5.0  # command line" in result.stdout
+    assert run_process("serve", "-c", "c.toml", "--check-config", cwd=app).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[quicgreen]\nworkers = 'many'\n", "workers is a number"),
+        ("[quicgreen]\ncertfile = 'missing'\n", "missing"),
+        ("[quicgreen]\napp = 'app:nothing'\n", "nothing"),
+    ],
+)
+def test_a_configuration_that_cannot_be(app: Path, text: str, words: str) -> None:
+    (app / "c.toml").write_text(text)
+    handler = [] if "app =" in text else ["app:handle"]
+    result = run("serve", *handler, "-c", str(app / "c.toml"), "--check-config", cwd=app)
+    assert result.returncode == 95
+    assert words in complaint(result)
+
+
+def test_what_a_configuration_raises_is_shown_with_its_traceback(app: Path) -> None:
+    (app / "c.py").write_text("def broken():\n    return 1 / 0\nbroken()\n")
+    result = run_process("serve", "app:handle", "-c", "c.py", cwd=app)
+    assert result.returncode == 95
+    assert "line 2, in broken" in result.stderr

@@ -16,6 +16,7 @@ NAMES = {
     "quicpro/__init__": "exports",
     "qlog/__init__": "qlog_reader",
     "tickets/__init__": "tickets_store",
+    "supervisor/__init__": "exports",
     "testing/__init__": "exports",
     "websocket/__init__": "exports",
 }
@@ -23,7 +24,7 @@ NAMES = {
 
 WHOLE = {
     "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
-    "websocket_chat",
+    "websocket_chat", "workers",
 }  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""
 

@@ -83,6 +83,9 @@ ROWS: dict[str, list[str]] = {
     "B2": [
         "interop/test_quicpro_as_server.py::test_each_form_of_an_address",
         "interop/test_quicpro_as_server.py::test_a_port_that_somebody_holds",
+        "test_examples_workers.py::test_fork_per_core_server",
+        "test_examples_workers.py::test_a_port_of_somebody_else",
+        "test_supervisor_arbiter.py::test_a_port_that_is_taken",
     ],
     # Accepting, on a quiet port too.
     "B3": [
@@ -172,6 +175,13 @@ ROWS: dict[str, list[str]] = {
         "test_tickets_shared_memory.py::test_128_kib_hold_115_tickets_of_1000_bytes_and_the_oldest_leaves_first",
         "test_tickets_shared_memory.py::test_a_process_that_is_killed_holds_up_nobody",
         "interop/test_workers.py::test_each_worker_takes_up_the_last_one_s_session",
+    ],
+    # Workers share keys and the register of early data.
+    "C7": [
+        "test_workers.py::test_any_worker_resumes_any_client_with_early_data",
+        "test_workers.py::test_a_first_flight_that_is_sent_again_runs_once",
+        "interop/test_group.py::test_a_recorded_flight_runs_once_whoever_gets_it",
+        "test_examples_workers.py::test_ticket_resumption_multiworker",
     ],
     # Is it resumed? The commands tell, also in a second process.
     "C8": [
@@ -300,7 +310,7 @@ ROWS: dict[str, list[str]] = {
         "test_session_modes.py::test_a_mode_may_be_given",
         "test_cli_info.py::test_every_setting_and_where_it_is_from",
     ],
-    # The examples, run as their readers run them. F10, F11 and F16 need workers.
+    # The examples, run as their readers run them.
     "F1": [
         "test_examples.py::test_single_get",
         "test_examples.py::test_single_get_from_somebody_else_s_server",
@@ -349,6 +359,16 @@ ROWS: dict[str, list[str]] = {
         "test_examples_agents.py::test_the_mcp_sdk_s_server_calculates",
         "test_examples_agents.py::test_a_tool_s_progress_comes_while_it_works",
     ],
+    # Examples with several workers.
+    "F10": ["test_examples_workers.py::test_fork_per_core_server"],
+    "F11": ["test_examples_workers.py::test_ticket_resumption_multiworker"],
+    "F16": [
+        "test_examples_workers.py::test_agent_gateway_proxies_by_path_and_streams_back",
+        "test_examples_workers.py::test_agent_gateway_s_client_learns_that_a_model_broke_off",
+        "test_examples_workers.py::test_agent_gateway_without_a_model",
+    ],
+    # 0-RTT never breaks over workers: the claim; `make soak ONLY=resumptions` shows it at length.
+    "G3": ["test_workers.py::test_any_worker_resumes_any_client_with_early_data"],
 }
 
 MAY_NOT_COUNT = {"skip", "skipif", "xfail", "importorskip"}

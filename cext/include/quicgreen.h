@@ -34,7 +34,7 @@
 /* ---- cdef ---- */
 
 /* Changes with every change to a record, an option struct or a function of this file. */
-#define QG_ABI 4
+#define QG_ABI 5
 
 /* ---------------------------------------------------------------- results */
 
@@ -283,6 +283,7 @@ void qg_config_free(qg_config *config);
 /* ---------------------------------------------------------------- engine */
 
 typedef struct qg_engine qg_engine;
+typedef struct qg_group qg_group; /* quicgreen_group.h */
 
 /* Only ever added to, by the engine alone. The caller may place it in shared memory. */
 typedef struct qg_counters {
@@ -324,7 +325,11 @@ typedef struct qg_counters {
     uint64_t streams_reset_local;
     uint64_t streams_reset_remote;
     uint64_t keep_alives_sent;
-    uint64_t qlog_records_lost; /* no room, or the file could not be written */
+    uint64_t handed_over;          /* datagrams of another worker's connections, sent to it */
+    uint64_t handed_over_lost;     /* it took no more, or the ration was used up */
+    uint64_t handed_in;            /* datagrams that other workers sent here */
+    uint64_t connections_unlisted; /* more than the group's list takes: no reset after a crash */
+    uint64_t qlog_records_lost;    /* no room, or the file could not be written */
     uint64_t deadlines_passed;
     uint64_t events;
     uint64_t ring_full; /* a drain stopped for want of room */
@@ -343,12 +348,16 @@ typedef struct qg_engine_options {
     uint32_t submissions; /* records in the submission ring */
     uint32_t submission_bytes;
     uint32_t max_connections;
-    uint16_t host_id;      /* connection ids: which host */
-    uint8_t slot;          /* which worker on it */
-    uint8_t generation;    /* which life of that worker */
-    qg_counters *counters; /* the caller's, zeroed; NULL: the engine's own */
+    uint16_t host_id;   /* connection ids: which host */
+    uint8_t slot;       /* which worker on it */
+    uint8_t generation; /* which life of that worker */
+    qg_counters
+        *counters; /* the caller's, zeroed; NULL: the engine's own, or its slot's in `group` */
     qg_keys *keys; /* Retry and reset tokens where qg_tls has no ring; NULL: the engine's own */
-    int trace_fd;  /* every datagram is a line there; the caller's; -1: none (quicgreen_seeing.h) */
+    qg_group
+        *group; /* the worker's group, of which it has `slot` in the life `generation`; NULL: none.
+                      * `host_id` is the group's then. Takes a reference. */
+    int trace_fd; /* every datagram is a line there; the caller's; -1: none (quicgreen_seeing.h) */
 } qg_engine_options;
 
 typedef struct qg_engine_memory {
@@ -403,6 +412,7 @@ uint64_t qg_engine_next_timeout(const qg_engine *engine);
 /* An endpoint is where datagrams come and go. Functions that make one return its number >= 0. */
 
 #define QG_ENDPOINT_V6ONLY 1
+#define QG_ENDPOINT_SHARED 2 /* SO_REUSEPORT: others of this user may bind the same address */
 
 #define QG_CAP_GSO     1  /* UDP_SEGMENT */
 #define QG_CAP_GRO     2  /* UDP_GRO */

@@ -5,9 +5,7 @@
  * rationed and shorter than what they answer; state is made only for an Initial that decrypts. */
 #include "engine.h"
 #include "qlog.h"
-
-/* The least a packet can be: one byte, an id, and what header protection and the AEAD need. */
-#define PACKET_MIN 21
+#include "steer.h"
 
 /* RFC 9000, section 14.1. */
 #define INITIAL_MIN 1200
@@ -16,6 +14,19 @@
  * thousand clients a second; a flood gains nothing. */
 #define ANSWER_BURST 100
 #define ANSWER_RATE  1000
+
+/* Packets that may be resets, at once: when a server's worker dies all connections of a client to it
+ * are told in one moment, by each of their ids. */
+#define OFFER_BURST 4096
+
+/* Packets handed to other workers: as many as one of them can use. A flood of forged ids takes no more
+ * of them than it would by going there itself. */
+#define HAND_OVER_BURST 10000
+#define HAND_OVER_RATE  100000
+
+/* After a listener was stopped it accepts those whom it sent a Retry: nobody else can, since their packets
+ * come here. */
+#define LAST_RETRY_NS (QG_TOKEN_VALID_S * QG_NS_PER_S)
 
 typedef struct long_header {
     uint32_t version;
@@ -117,6 +128,7 @@ static void send_retry(qg_endpoint *ep, const long_header *h, const qg_addr *fro
     if (n > 0) {
         answer(ep, out, (size_t)n, from, to);
         e->counters->retries_sent++;
+        ep->retried_ns = e->now_ns;
     }
 }
 
@@ -133,6 +145,47 @@ static void reset_unknown(qg_endpoint *ep, const uint8_t *cid, size_t received, 
         answer(ep, out, n, from, to);
         e->counters->resets_sent++;
     }
+}
+
+/* ------------------------------------------------------------- other workers' packets */
+
+/* Not twice: two workers that take each other for the right one would never stop. */
+static void hand_over(qg_endpoint *ep, uint32_t slot, const uint8_t *data, size_t len,
+                      const qg_addr *from, const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    if (e->handed_over ||
+        !qg__bucket_take(&e->handover_bucket, e->now_ns, HAND_OVER_BURST, HAND_OVER_RATE)) {
+        e->counters->handed_over_lost++;
+        return;
+    }
+    qg__handover_add(&e->handover, slot, data, len, from, to);
+}
+
+/* Is this id another worker's, and does he live? Then the packet is his, and no business of ours whatever
+ * becomes of it: a reset would end a connection that is well. */
+static bool is_anothers(qg_endpoint *ep, const uint8_t *cid, const uint8_t *data, size_t len,
+                        const qg_addr *from, const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    qg_cid_origin origin;
+    uint32_t index;
+    if (e->group == NULL || !ep->listening || !qg__cid_read(cid, QG_CID_LEN, &origin, &index) ||
+        origin.slot == e->cids.origin.slot || !qg__group_is_served(e->group, origin)) {
+        return false;
+    }
+    hand_over(ep, origin.slot, data, len, from, to);
+    return true;
+}
+
+/* We take no new connections any more: does somebody else? */
+static bool passed_on(qg_endpoint *ep, const uint8_t *data, size_t len, const qg_addr *from,
+                      const qg_addr *to) {
+    qg_engine *e = ep->engine;
+    int slot = e->group != NULL && ep->stopping ? qg__steer_stranger(e->group, data, len) : -1;
+    if (slot < 0 || slot == e->cids.origin.slot) {
+        return false;
+    }
+    hand_over(ep, (uint32_t)slot, data, len, from, to);
+    return true;
 }
 
 /* ------------------------------------------------------------- a new connection */
@@ -165,11 +218,13 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
                            const qg_addr *from, const qg_addr *to) {
     qg_engine *e = ep->engine;
     uint8_t odcid[QG_CID_MAX];
-    int odcid_len = check_token(ep, h, from, to, odcid);
+    bool late = ep->stopping && (h->token_len == 0 || e->now_ns > ep->stopped_ns + LAST_RETRY_NS);
+    int odcid_len = late ? 0 : check_token(ep, h, from, to, odcid);
     if (odcid_len < 0) {
         return;
     }
-    qg_conn *conn = ep->stopping || ep->connections >= ep->listen.max_connections
+    late |= ep->stopping && odcid_len == 0;
+    qg_conn *conn = late || ep->connections >= ep->listen.max_connections
                         ? NULL
                         : qg__conn_new(e, ep, ep->config, true, to, from);
     if (conn == NULL) {
@@ -185,6 +240,7 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
         memcpy(conn->initial_cid, h->dcid, h->dcid_len);
         conn->initial_cid_len = (uint8_t)h->dcid_len;
     }
+    conn->retried = odcid_len > 0;
     if (odcid_len == 0) {
         ok = ok && qg__cid_issue(&e->cids, conn->id, conn->cids[0]) == QG_OK;
         conn->cid_count = ok;
@@ -202,9 +258,21 @@ static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data,
         return;
     }
     e->counters->connections_accepted++;
+    qg__conn_list(conn);
 }
 
 /* ------------------------------------------------------------- demultiplexing */
+
+/* A client that has completed a handshake with a worker that is gone, which did not get to see the end of
+ * it, sends nothing else for a while. Before that it knows no token. */
+static bool is_of_the_dead(const qg_endpoint *ep, const long_header *h) {
+    const qg_engine *e = ep->engine;
+    qg_cid_origin origin;
+    uint32_t index;
+    return e->group != NULL && ep->listening && h->type == 2 &&
+           qg__cid_read(h->dcid, h->dcid_len, &origin, &index) &&
+           origin.host_id == e->cids.origin.host_id && !qg__group_is_served(e->group, origin);
+}
 
 static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr *from,
                       const qg_addr *to) {
@@ -215,12 +283,19 @@ static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr 
         return;
     }
     qg_conn *conn = find(e, h.dcid, h.dcid_len);
+    bool ours = h.dcid_len == QG_CID_LEN && conn == NULL;
     if (conn != NULL && conn->endpoint == ep) {
         deliver(conn, data, len, from, to);
+    } else if (ours && is_anothers(ep, h.dcid, data, len, from, to)) {
+        return;
+    } else if (ours && is_of_the_dead(ep, &h)) {
+        reset_unknown(ep, h.dcid, len, from, to);
     } else if (conn != NULL || !ep->listening || h.version == 0 || len < INITIAL_MIN) {
         e->counters->datagrams_junk++;
     } else if (!quiche_version_is_supported(h.version)) {
         offer_versions(ep, &h, from, to);
+    } else if (h.type <= 1 && h.token_len == 0 && passed_on(ep, data, len, from, to)) {
+        return;
     } else if (h.type == 0 && h.dcid_len >= 8 && (data[0] & 0x40) != 0) {
         accept_initial(ep, &h, data, len, from, to);
     } else {
@@ -234,12 +309,14 @@ static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr 
 static bool take_reset(qg_endpoint *ep, const uint8_t *data, size_t len, const qg_dgram *whole) {
     qg_engine *e = ep->engine;
     if (qg__link_alone(&ep->conns) ||
-        !qg__bucket_take(&e->offer_bucket, e->now_ns, ANSWER_BURST, ANSWER_RATE)) {
+        !qg__bucket_take(&e->offer_bucket, e->now_ns, OFFER_BURST, ANSWER_RATE)) {
         return false;
     }
     for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
         qg_conn *conn = QG_CONTAINER(l, qg_conn, of_endpoint);
-        if (conn->is_server || conn->state != QG_CONN_OPEN ||
+        /* One that was closed by an earlier reset of this turn is not looked at before its end: it
+         * would take those of all its neighbours for its own. */
+        if (conn->is_server || conn->state != QG_CONN_OPEN || quiche_conn_is_closed(conn->quiche) ||
             !qg__addr_equal(&conn->peer, &whole->from)) {
             continue;
         }
@@ -263,8 +340,7 @@ static void take_short(qg_endpoint *ep, uint8_t *data, size_t len, const qg_dgra
         return;
     }
     e->counters->unknown_connection_ids++;
-    qg_dgram one = {data, (uint32_t)len, (uint32_t)len, whole->from, whole->to};
-    if (ep->unknown != NULL && ep->unknown(ep->unknown_arg, e, ep->index, &one, data + 1)) {
+    if (is_anothers(ep, data + 1, data, len, &whole->from, &whole->to)) {
         return;
     }
     if (ep->listening) {
@@ -285,7 +361,7 @@ void qg__endpoint_receive(qg_endpoint *ep, const qg_dgram *dgram) {
         size_t len = qg__min(segment, dgram->len - at);
         e->counters->datagrams_received++;
         e->counters->receive_coalesced += segment < dgram->len;
-        if (len < PACKET_MIN) {
+        if (len < QG_PACKET_MIN) {
             e->counters->datagrams_junk++;
         } else if (data[0] & 0x80) {
             take_long(ep, data, len, &dgram->from, &dgram->to);

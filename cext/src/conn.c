@@ -86,6 +86,31 @@ qg_conn *qg__conn_new(qg_engine *e, qg_endpoint *endpoint, qg_config *config, bo
     return conn;
 }
 
+void qg__conn_list(qg_conn *conn) {
+    qg_engine *e = conn->engine;
+    uint8_t cids[QG_LISTED_CIDS][QG_CID_LEN];
+    uint32_t count = 0;
+    if (e->group == NULL || !conn->is_server) {
+        return;
+    }
+    if (conn->state == QG_CONN_ENDED) {
+        qg__group_unlist(e->group, e->cids.origin.slot, qg__conn_slot(conn->id));
+        return;
+    }
+    if (conn->retried) {
+        memcpy(cids[count++], conn->initial_cid, QG_CID_LEN);
+    }
+    for (unsigned i = 0; i < conn->cid_count; i++) {
+        memcpy(cids[count++], conn->cids[i], QG_CID_LEN);
+    }
+    if (!qg__group_list(e->group, e->cids.origin.slot, qg__conn_slot(conn->id), &conn->peer,
+                        &conn->local, (const uint8_t(*)[QG_CID_LEN])cids, count) &&
+        !conn->unlisted) {
+        conn->unlisted = true;
+        e->counters->connections_unlisted++;
+    }
+}
+
 void qg__conn_free_streams(qg_conn *conn) {
     for (uint32_t i = 0; i < conn->streams.capacity;) {
         if (conn->streams.slots[i] != NULL) {
@@ -126,6 +151,8 @@ void qg__conn_free(qg_conn *conn) {
         conn->endpoint->half_open -= conn->half_open;
         e->counters->connections--;
     }
+    conn->state = QG_CONN_ENDED;
+    qg__conn_list(conn);
     e->slots[slot] = (qg_slot){NULL, e->slot_free};
     e->slot_free = slot;
     qg__pool_put(&e->conn_pool, conn);
@@ -187,6 +214,7 @@ static void issue_spare_cid(qg_conn *conn) {
         return;
     }
     conn->cid_count++;
+    qg__conn_list(conn);
 }
 
 /* The peer no longer uses some of our ids. */
@@ -209,6 +237,7 @@ static void retire_cids(qg_conn *conn) {
         }
     }
     quiche_connection_id_iter_free(iter);
+    qg__conn_list(conn);
     issue_spare_cid(conn);
 }
 
@@ -276,6 +305,7 @@ static void follow_path(qg_conn *conn) {
             conn->local.len = local_len;
             memcpy(conn->peer.bytes, &peer, peer_len);
             conn->peer.len = peer_len;
+            qg__conn_list(conn);
         }
         quiche_path_event_free(event);
     }

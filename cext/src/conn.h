@@ -118,6 +118,8 @@ typedef struct qg_conn {
     bool retire;      /* to be drained: too many streams were abandoned */
     bool goaway_due;  /* QG_EVENT_GOAWAY is to be said */
     bool finishing;   /* to be closed once nothing is under way */
+    bool retried;     /* initial_cid is an id of ours, out of a Retry */
+    bool unlisted;    /* counted: the group's list has no place for it */
     bool parting;     /* nothing is: the client may close it by itself, for a little while */
 
     qg_timer quic;  /* quiche's next timeout */
@@ -172,6 +174,9 @@ qg_conn *qg__conn_new(struct qg_engine *engine, struct qg_endpoint *endpoint, qg
                       bool is_server, const qg_addr *local, const qg_addr *peer);
 void qg__conn_free(qg_conn *conn);
 void qg__conn_free_streams(qg_conn *conn);
+
+/* Keep the group's list true, in which whoever outlives us looks for the peers (group.h). */
+void qg__conn_list(qg_conn *conn);
 
 /* Give it its quiche_conn. `retry_odcid`: the original id when a Retry was answered. */
 int qg__conn_start(qg_conn *conn, const uint8_t *scid, size_t scid_len, const uint8_t *retry_odcid,

@@ -170,6 +170,7 @@ static bool say_end(qg_conn *conn) {
                          conn->close_code);
     }
     conn->state = QG_CONN_ENDED;
+    qg__conn_list(conn);
     conn->endpoint->connections--;
     conn->endpoint->half_open -= conn->half_open;
     conn->half_open = false;

@@ -8,6 +8,10 @@
 #include "engine.h"
 #include "trace.h"
 
+/* How long a worker that has stopped and has no connection waits for those to whom it sent a Retry: longer
+ * than a round trip takes. */
+#define RETRY_PATIENCE_NS (1 * QG_NS_PER_S)
+
 /* ------------------------------------------------------------- addresses */
 
 int qg_addr_parse(qg_addr *out, const char *ip, uint16_t port) {
@@ -98,6 +102,7 @@ static int adopt(qg_engine *e, qg_datapath *dp) {
         qg__trace(dp, e->trace_fd, &e->now_ns);
     }
     ep->index = index;
+    ep->patience.kind = QG_TIMER_ENDPOINT;
     qg__link_init(&ep->conns);
     e->endpoints[index] = ep;
     int rc = qg__engine_watch(e, ep, false, true);
@@ -111,6 +116,7 @@ static int adopt(qg_engine *e, qg_datapath *dp) {
 void qg__endpoint_free(qg_endpoint *ep) {
     ep->engine->endpoints[ep->index] = NULL;
     qg__engine_unwatch(ep->engine, ep);
+    qg__timer_clear(&ep->engine->timers, &ep->patience);
     ep->dp->ops->close(ep->dp);
     qg_config_free(ep->config);
     free(ep);
@@ -187,12 +193,16 @@ int qg_engine_inject(qg_engine *e, int index, uint8_t *packet, size_t len, const
     return QG_OK;
 }
 
-void qg__endpoint_set_unknown(qg_engine *e, int index, qg_unknown_cid exit, void *arg) {
-    qg_endpoint *ep = qg__endpoint_get(e, index);
-    if (ep != NULL) {
-        ep->unknown = exit;
-        ep->unknown_arg = arg;
+qg_endpoint *qg__endpoint_at(qg_engine *e, const qg_addr *to) {
+    for (int i = 0; i < e->endpoint_count; i++) {
+        qg_endpoint *ep = e->endpoints[i];
+        /* Family and port; then the address, unless it has all of them. */
+        if (ep != NULL && ep->listening && memcmp(ep->dp->local.bytes, to->bytes, 4) == 0 &&
+            (ep->dp->wildcard || qg__addr_equal(&ep->dp->local, to))) {
+            return ep;
+        }
     }
+    return NULL;
 }
 
 /* ------------------------------------------------------------- client sockets */
@@ -241,9 +251,16 @@ int qg_listen(qg_engine *e, int index, const qg_listen_options *options, qg_conf
 }
 
 void qg__endpoint_check_idle(qg_endpoint *ep) {
-    if (ep->stopping && ep->connections == 0) {
-        ep->idle_due = true;
+    qg_engine *e = ep->engine;
+    if (!ep->stopping || ep->connections > 0) {
+        return;
     }
+    /* Those who were sent a Retry just now come back to us, and to nobody else of our group. */
+    if (e->group != NULL && ep->retried_ns > 0 && e->now_ns < ep->retried_ns + RETRY_PATIENCE_NS) {
+        qg__timer_set(&e->timers, &ep->patience, ep->retried_ns + RETRY_PATIENCE_NS);
+        return;
+    }
+    ep->idle_due = true;
 }
 
 int qg_listen_stop(qg_engine *e, int index) {
@@ -257,6 +274,7 @@ int qg_listen_stop(qg_engine *e, int index) {
     }
     e->now_ns = qg__now_ns();
     ep->stopping = true;
+    ep->stopped_ns = e->now_ns;
     for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
         qg__conn_drain(QG_CONTAINER(l, qg_conn, of_endpoint));
     }
@@ -274,6 +292,7 @@ int qg_listen_close(qg_engine *e, int index, uint64_t code) {
         return rc;
     }
     ep->stopping = true;
+    ep->retried_ns = 0;
     for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
         qg__conn_close(QG_CONTAINER(l, qg_conn, of_endpoint), true, code, "");
     }

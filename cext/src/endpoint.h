@@ -5,13 +5,9 @@
 #include "cid.h"
 #include "config.h"
 #include "datapath.h"
+#include "timer.h"
 
 struct qg_engine;
-
-/* A short packet with a connection id that nobody here has. True when `exit` dealt with it (passed
- * it to the worker whose slot it names, say); false to answer with a stateless reset. */
-typedef bool (*qg_unknown_cid)(void *arg, struct qg_engine *engine, int endpoint,
-                               const qg_dgram *packet, const uint8_t *cid);
 
 typedef struct qg_endpoint {
     struct qg_engine *engine;
@@ -30,9 +26,9 @@ typedef struct qg_endpoint {
     qg_listen_options listen;
     uint64_t credit;
     uint32_t half_open;
-
-    qg_unknown_cid unknown;
-    void *unknown_arg;
+    uint64_t stopped_ns;
+    uint64_t retried_ns; /* the last Retry; 0: none */
+    qg_timer patience;   /* stopped: with those who were sent one */
 } qg_endpoint;
 
 qg_endpoint *qg__endpoint_get(struct qg_engine *engine, int index);
@@ -44,8 +40,8 @@ void qg__endpoint_check_idle(qg_endpoint *endpoint);
 /* One of the engine's client sockets for this family. NULL: *result. */
 qg_endpoint *qg__endpoint_client(struct qg_engine *engine, const qg_addr *peer, int *result);
 
-void qg__endpoint_set_unknown(struct qg_engine *engine, int endpoint, qg_unknown_cid exit,
-                              void *arg);
+/* The listener that has this address, for a packet that was sent to it; NULL. */
+qg_endpoint *qg__endpoint_at(struct qg_engine *engine, const qg_addr *to);
 
 /* A datagram, or several of one size, came in: find the connections they are for (acceptor.c). */
 void qg__endpoint_receive(qg_endpoint *endpoint, const qg_dgram *dgram);

@@ -9,6 +9,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "member.h"
 #include "qlog.h"
 #include "qpack.h"
 
@@ -18,6 +19,12 @@
 #define PER_ROUND   8
 #define ERRORS_MAX  16
 #define EPOLL_BATCH 32
+
+/* Messages of other workers that a turn takes, each up to 64 KiB. */
+#define HANDED_OVER_MAX 8
+
+/* How soon to try again when another worker's socket is full: nobody tells when it is not. */
+#define HAND_OVER_AGAIN_NS (1 * QG_NS_PER_MS)
 
 /* Packets a turn sends. What is left goes in the next one, after acknowledgements were read: a
  * large window sent at once overruns the receiver's socket buffer. */
@@ -67,7 +74,16 @@ static int init_descriptors(qg_engine *e) {
         epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->timer_fd, &ev) != 0) {
         return QG_SYSTEM;
     }
-    return QG_OK;
+    if (e->group == NULL) {
+        return QG_OK;
+    }
+    qg_cid_origin self = e->cids.origin;
+    int rc = qg__handover_open(&e->handover, e->group, self.slot, self.generation, e->counters);
+    ev.data.ptr = &e->handover;
+    if (rc == QG_OK && epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->handover.fd, &ev) != 0) {
+        rc = QG_SYSTEM;
+    }
+    return rc;
 }
 
 static bool options_valid(const qg_engine_options *o) {
@@ -78,31 +94,28 @@ static bool options_valid(const qg_engine_options *o) {
 
 qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     qg_engine *e = options_valid(o) ? calloc(1, sizeof *e) : NULL;
-    if (e == NULL) {
-        *error = options_valid(o) ? QG_NOMEM : QG_INVALID;
+    if (e == NULL || !qg__member_join(e, o)) {
+        *error = options_valid(o) && e == NULL ? QG_NOMEM : QG_INVALID;
+        free(e);
         return NULL;
     }
     uint8_t secret[16];
     RAND_bytes(secret, sizeof secret);
     qg__hash_init(&e->initial_cids, secret);
-    qg__cid_init(&e->cids, (qg_cid_origin){o->host_id, o->slot, o->generation});
     qg__pool_init(&e->conn_pool, sizeof(qg_conn), 16);
     qg__pool_init(&e->stream_pool, sizeof(qg_stream), 64);
     qg__pool_init(&e->pending_pool, sizeof(qg_pending), 32);
     qg__link_init(&e->work);
     qg__link_init(&e->dirty);
     qg__link_init(&e->failed);
+    e->epoll_fd = e->timer_fd = e->handover.fd = -1;
     qg__link_init(&e->qlogs);
     e->trace_fd = o->trace_fd;
-    e->epoll_fd = e->timer_fd = -1;
     e->slot_free = UINT32_MAX;
     e->max_connections = o->max_connections;
-    e->counters = o->counters != NULL ? o->counters : &e->own_counters;
     e->armed_ns = QG_NEVER;
     memset(e->client_endpoints, 0xff, sizeof e->client_endpoints);
-    /* Ten seconds per epoch are plenty for Retry, which is all an engine's own ring is for. */
-    e->keys = o->keys != NULL ? qg__keys_reference(o->keys)
-                              : qg_keys_new(NULL, QG_TOKEN_VALID_S, 2, qg__wall_s());
+    e->keys = qg__member_keys(o);
     int rc = e->keys != NULL && init_memory(e, o) ? init_descriptors(e) : QG_NOMEM;
     if (rc < 0) {
         int saved = errno;
@@ -146,6 +159,7 @@ void qg_engine_free(qg_engine *e) {
     if (e->timer_fd >= 0) {
         close(e->timer_fd);
     }
+    qg__handover_close(&e->handover, e->abandoned);
     qg__timers_free(&e->timers);
     qg__cid_free(&e->cids);
     qg__hash_free(&e->initial_cids);
@@ -154,6 +168,7 @@ void qg_engine_free(qg_engine *e) {
     qg__pool_destroy(&e->stream_pool);
     qg__pool_destroy(&e->pending_pool);
     qg_keys_free(e->keys);
+    qg_group_free(e->group);
     free(e->submissions);
     free(e->submission_arena);
     free(e->scratch);
@@ -171,6 +186,7 @@ void qg_engine_abandon(qg_engine *e) {
     qg__qlogs_abandon(e);
     close(e->epoll_fd);
     close(e->timer_fd);
+    qg__handover_close(&e->handover, true);
     for (int i = 0; i < e->endpoint_count; i++) {
         if (e->endpoints[i] != NULL && e->endpoints[i]->dp->fd >= 0) {
             close(e->endpoints[i]->dp->fd);
@@ -359,16 +375,23 @@ static int receive(qg_endpoint *ep, int rounds, bool *room) {
 
 static int receive_all(qg_engine *e, bool *room) {
     int total = 0;
-    if (e->endpoint_count == 1 && e->endpoints[0] != NULL) {
+    if (e->endpoint_count == 1 && e->endpoints[0] != NULL && e->group == NULL) {
         return receive(e->endpoints[0], ROUNDS, room); /* asking costs as much as trying */
     }
     struct epoll_event ready[EPOLL_BATCH];
     int n = epoll_wait(e->epoll_fd, ready, EPOLL_BATCH, 0);
     for (int i = 0; i < n && *room; i++) {
         qg_endpoint *ep = ready[i].data.ptr;
-        if (ep != NULL && (ready[i].events & ~(uint32_t)EPOLLOUT)) {
+        if (ready[i].data.ptr == &e->handover) {
+            for (int left = HANDED_OVER_MAX; left > 0 && *room && qg__member_take(e); left--) {
+                *room = work(e);
+            }
+        } else if (ep != NULL && (ready[i].events & ~(uint32_t)EPOLLOUT)) {
             total += receive(ep, ROUNDS, room);
         }
+    }
+    if (e->group != NULL) {
+        qg__member_send(e);
     }
     return total;
 }
@@ -401,6 +424,9 @@ static void fire(qg_engine *e, qg_timer *timer) {
             qg__stream_settle(s);
         }
         break;
+    case QG_TIMER_ENDPOINT:
+        qg__endpoint_check_idle(QG_CONTAINER(timer, qg_endpoint, patience));
+        break;
     default: /* QG_TIMER_PENDING */
         p = QG_CONTAINER(timer, qg_pending, timer);
         e->counters->deadlines_passed++;
@@ -429,6 +455,9 @@ static void run_timers(qg_engine *e, bool *room) {
 static void arm(qg_engine *e, bool soon) {
     const qg_timer *first = qg__timers_first(&e->timers);
     uint64_t due = soon ? e->now_ns : first != NULL ? first->deadline_ns : QG_NEVER;
+    if (e->handover.out_count > 0) {
+        due = qg__min64(due, e->now_ns + HAND_OVER_AGAIN_NS);
+    }
     if (due >= e->armed_ns && e->armed_ns > e->now_ns) {
         return;
     }

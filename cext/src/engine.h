@@ -26,6 +26,8 @@
 #include "conn.h"
 #include "endpoint.h"
 #include "event.h"
+#include "group.h"
+#include "handover.h"
 #include "hash.h"
 #include "keys.h"
 #include "pool.h"
@@ -53,7 +55,8 @@ enum {
     QG_TIMER_ALIVE,
     QG_TIMER_READ,
     QG_TIMER_WRITE,
-    QG_TIMER_PENDING
+    QG_TIMER_PENDING,
+    QG_TIMER_ENDPOINT
 };
 
 /* At most `burst` now, and `per_s` a second: for answers to packets of peers unknown. */
@@ -87,6 +90,9 @@ struct qg_engine {
     qg_counters own_counters;
     qg_counters *counters;
     qg_keys *keys;
+    qg_group *group; /* NULL: it is alone */
+    qg_handover handover;
+    bool handed_over; /* what is being taken came from another worker */
 
     qg_pool conn_pool, stream_pool, pending_pool;
     qg_timers timers;
@@ -108,9 +114,9 @@ struct qg_engine {
     unsigned client_next[2];
 
     uint32_t spin_us;
-    qg_bucket reset_bucket, version_bucket, offer_bucket; /* acceptor.c */
-    uint8_t *scratch;                                     /* qg__head_decode */
-    uint8_t *io;                                          /* QG_IO_BYTES */
+    qg_bucket reset_bucket, version_bucket, offer_bucket, handover_bucket; /* acceptor.c */
+    uint8_t *scratch;                                                      /* qg__head_decode */
+    uint8_t *io;                                                           /* QG_IO_BYTES */
 };
 
 /* The connection, or NULL when the id is stale. */

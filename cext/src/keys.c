@@ -7,8 +7,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define SECRET 32
-#define USES   4
+#define SECRET QG_KEYS_SECRET
+#define USES   QG_KEYS_USES
 
 /* The keys of one epoch. */
 typedef struct epoch_keys {
@@ -30,7 +30,7 @@ static void expand(uint8_t *out, size_t len, const uint8_t root[SECRET], const c
     HKDF_expand(out, len, EVP_sha256(), root, SECRET, (const uint8_t *)info, strlen(info));
 }
 
-static void derive(qg_key *key, const uint8_t root[SECRET], uint32_t use, uint32_t epoch) {
+void qg__keys_derive(qg_key *key, const uint8_t root[SECRET], uint32_t use, uint32_t epoch) {
     static const char *const info[USES] = {"quicgreen ticket", "quicgreen retry", "quicgreen reset",
                                            "quicgreen replay"};
     uint8_t material[sizeof key->name + sizeof key->secret];
@@ -42,27 +42,33 @@ static void derive(qg_key *key, const uint8_t root[SECRET], uint32_t use, uint32
     OPENSSL_cleanse(material, sizeof material);
 }
 
+void qg__keys_ratchet(uint8_t root[SECRET]) {
+    uint8_t next[SECRET];
+    expand(next, sizeof next, root, "quicgreen ratchet");
+    memcpy(root, next, sizeof next);
+    OPENSSL_cleanse(next, sizeof next);
+}
+
+uint32_t qg__keys_epoch_at(uint64_t now_s, uint64_t origin_s, uint32_t period_s) {
+    uint64_t epoch = now_s > origin_s ? (now_s - origin_s) / period_s : 0;
+    return epoch > UINT32_MAX ? UINT32_MAX : (uint32_t)epoch;
+}
+
 static void derive_epoch(memory_keys *m) {
     for (uint32_t use = 0; use < USES; use++) {
-        derive(&m->ring[m->epoch % m->base.window].key[use], m->root, use, m->epoch);
+        qg__keys_derive(&m->ring[m->epoch % m->base.window].key[use], m->root, use, m->epoch);
     }
 }
 
 static uint32_t memory_rotate(qg_keys *keys, uint64_t now_s) {
     memory_keys *m = (memory_keys *)keys;
     pthread_mutex_lock(&m->lock);
-    uint64_t target = now_s > m->origin_s ? (now_s - m->origin_s) / keys->period_s : 0;
-    if (target > UINT32_MAX) {
-        target = UINT32_MAX;
-    }
+    uint32_t target = qg__keys_epoch_at(now_s, m->origin_s, keys->period_s);
     while (m->epoch < target) {
-        uint8_t next[SECRET];
-        expand(next, sizeof next, m->root, "quicgreen ratchet");
-        memcpy(m->root, next, sizeof next);
-        OPENSSL_cleanse(next, sizeof next);
+        qg__keys_ratchet(m->root);
         m->epoch++;
         /* A ring that joins late has no use for keys that nobody may open with any more. */
-        if (m->epoch + keys->window > target) {
+        if ((uint64_t)m->epoch + keys->window > target) {
             derive_epoch(m);
         }
     }
@@ -126,7 +132,7 @@ qg_keys *qg_keys_new(const uint8_t *secret, uint32_t period_s, uint32_t window, 
     } else {
         RAND_bytes(m->root, SECRET);
     }
-    derive(&m->reset, m->root, QG_KEY_RESET, 0);
+    qg__keys_derive(&m->reset, m->root, QG_KEY_RESET, 0);
     derive_epoch(m);
     return &m->base;
 }

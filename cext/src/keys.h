@@ -2,8 +2,9 @@
  *
  * Contract
  * 1. Everything comes from one 32-byte secret K[0]; K[e+1] = HKDF-Expand(K[e], "ratchet"), and
- *    K[e] is wiped when e+1 begins. So processes with the same secret and clock hold the same keys
- *    with no leader, and who steals the ring learns nothing about epochs before its window.
+ *    K[e] is wiped, at the latest when nothing that it opens counts any more. So processes with the
+ *    same secret and clock hold the same keys with no leader, and who steals the ring learns nothing
+ *    about epochs before its window.
  * 2. The key for a use in an epoch is HKDF-Expand(K[e], use): 16 bytes of name, 64 of secret. A
  *    name tells nothing of the secret, and appears in the clear in what is sealed.
  * 3. The current epoch's key seals; the keys of the last `window` epochs open. So a ticket may live
@@ -13,13 +14,16 @@
  * 5. Time only goes forward: a clock set back keeps the epoch.
  * 6. A ring may be used by engines of several threads at once.
  *
- * Backends fill `qg_keys_ops`; memory is the first, a shared segment will be the second. */
+ * Backends fill `qg_keys_ops`: keys.c in this process's memory, group_keys.c in what the workers of a
+ * group share. */
 #ifndef QG_KEYS_H
 #define QG_KEYS_H
 
 #include "base.h"
 
 #define QG_KEYS_WINDOW_MAX 64
+#define QG_KEYS_SECRET     32
+#define QG_KEYS_USES       4
 
 typedef struct qg_keys_ops {
     uint32_t (*rotate)(qg_keys *keys, uint64_t now_s);
@@ -34,6 +38,14 @@ struct qg_keys {
     uint32_t period_s;
     uint32_t window;
 };
+
+/* K[e] becomes K[e+1]. */
+void qg__keys_ratchet(uint8_t root[QG_KEYS_SECRET]);
+
+/* The key for a use out of K[epoch]. */
+void qg__keys_derive(qg_key *key, const uint8_t root[QG_KEYS_SECRET], uint32_t use, uint32_t epoch);
+
+uint32_t qg__keys_epoch_at(uint64_t now_s, uint64_t origin_s, uint32_t period_s);
 
 qg_keys *qg__keys_reference(qg_keys *keys);
 

@@ -8,7 +8,8 @@
  *    resumes without early data, so a no costs a round trip and nothing else.
  * 3. It may be used by engines of several threads at once.
  *
- * Backends fill `qg_replay_ops`; memory is the first, a shared segment will be the second. */
+ * Backends fill `qg_replay_ops`: replay.c in this process's memory, group_replay.c in what the workers of
+ * a group share. */
 #ifndef QG_REPLAY_H
 #define QG_REPLAY_H
 

@@ -17,6 +17,7 @@
 #define QG_TOKEN_VALID_S                                                                           \
     10 /* longer than any round trip and a retransmission; a replay is worth little */
 #define QG_RESET_TOKEN 16
+#define QG_RESET_ROOM  64 /* no reset that we send is longer */
 #define QG_CID_MAX     20 /* RFC 9000, section 17.2 */
 
 /* Seal a Retry token for `peer`. Returns its length (at most QG_TOKEN_MAX), or a result code. */

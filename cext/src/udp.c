@@ -380,6 +380,9 @@ static int bound_socket(const qg_addr *bind_to, uint32_t flags) {
     if (sa->sa_family == AF_INET6) {
         on(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & QG_ENDPOINT_V6ONLY) != 0);
     }
+    if ((flags & QG_ENDPOINT_SHARED) != 0) {
+        on(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    }
     if (bind(fd, sa, bind_to->len) != 0) {
         int error = errno;
         close(fd);

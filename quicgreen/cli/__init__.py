@@ -1,7 +1,6 @@
-"""The command line: `quicgreen serve`, `fetch`, `ws`, `ping`, `tickets`, `qlog`, `info` and `explain`, a
-module each.
+"""The command line: `quicgreen serve` and its kin.
 
-Options bear the names that curl, ping and gunicorn gave them.
+A module each. Options bear the names that curl, ping and gunicorn gave them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..exceptions import QuicException
-from . import explain, fetch, info, ping, qlog, serve, tickets, ws
+from . import ctl, explain, fetch, info, ping, qlog, serve, tickets, top, ws
 from .output import EXIT_WRITE, OutputError, complain, exit_code, flush, warn, warnings_to, words
 
 
@@ -44,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="quicgreen", description="HTTP/3 in greenlets")
     parser.add_argument("--version", action="version", version=f"quicgreen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve.add(commands.add_parser("serve", help="serve a handler over HTTP/3"))
+    serve.add(commands.add_parser("serve", help="serve a handler over HTTP/3, with one process or several"))
+    ctl.add(commands.add_parser("ctl", help="ask or tell a supervisor of `quicgreen serve -w N`"))
+    top.add(commands.add_parser("top", help="what its workers do, live"))
     fetch.add(commands.add_parser("fetch", help="fetch a URL over HTTP/3"))
     ws.add(commands.add_parser("ws", help="talk to a WebSocket over HTTP/3"))
     ping.add(commands.add_parser("ping", help="time handshakes and round trips to a server"))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import settings
+from .._group import WorkerGroup
 from ..configuration import ClientTls, QuicConfiguration, ServerTls, Timeout
 from ..exceptions import (
     QuicWarningDeprecatedFeature,
@@ -40,10 +42,12 @@ class Config(Mapping[str, Any]):
         QuicWarningDeprecatedFeature: a setting was given by its old name.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_group", "_pid", "_values")
 
     def __init__(self, options: Mapping[str, Any] | None = None, /, **named: Any) -> None:
         self._values = _read({**_mapping(options), **named})
+        self._pid = os.getpid()
+        self._group = self._new_group()
 
     @classmethod
     def new(cls, options: Mapping[str, Any] | None = None, /, **named: Any) -> Config:
@@ -78,6 +82,26 @@ class Config(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Config({self._values!r})"
+
+    # ---------------------------------------------------------------- workers
+
+    def _new_group(self) -> WorkerGroup | None:
+        """With `session_cache` in so many words, for servers: here and now, so that it is there before the
+        program forks. Pages that nobody uses cost nothing."""
+        if not self._values.get("session_cache") or "cert_file" not in self._values:
+            return None
+        options = {}
+        if "ticket_key_rotate_s" in self._values:
+            options["key_period_s"] = self._values["ticket_key_rotate_s"]
+        path = self._values.get("shm_path")
+        return WorkerGroup(f"{path}.workers" if path else None, **options)
+
+    @property
+    def group(self) -> WorkerGroup | None:
+        """What the servers of one port share that are made with this config: in processes that were forked
+        after it was made, or with `shm_path` in any. None: a server is alone."""
+        forked = self._pid != os.getpid()
+        return self._group if forked or self._values.get("shm_path") else None
 
     # ---------------------------------------------------------------- in the core's words
 

@@ -34,7 +34,9 @@ class Server:
         host: an address, IPv4 or IPv6, with or without brackets; or a name. "", "::" and "[::]" mean all
             addresses, IPv4 included.
         port: 0 for a free one (`port`).
-        config: a `Config` or a mapping; `cert_file` is needed.
+        config: a `Config` or a mapping; `cert_file` is needed. With `session_cache` in it, servers of
+            processes that are forked after it was made share the port, and any of them takes up any client's
+            session.
 
     Raises:
         QuicServerException: somebody else holds the port; or the certificate cannot be used.
@@ -62,6 +64,7 @@ class Server:
             tickets=cfg.get("session_cache"),
             early_data=_early_data(cfg),
             websocket=cfg.get("extended_connect"),
+            group=cfg.group,
         )
         self._server.start()
         datapath.tune(self._server._engine, busy_poll=cfg.get("busy_poll"), xdp=cfg.get("xdp"))
@@ -170,6 +173,8 @@ def _keys(cfg: Config) -> Keys | None:
     """The ring that seals tickets; None for one of the server's own."""
     if not cfg.keys() & {"ticket_key_file", "ticket_key_rotate_s"}:
         return None
+    if cfg.group is not None and "ticket_key_file" not in cfg:
+        return None  # the group's, which has the period
     options = {}
     if "ticket_key_rotate_s" in cfg:
         options["period_s"] = cfg["ticket_key_rotate_s"]

@@ -306,41 +306,18 @@ TEST(who_does_not_listen_sends_none) {
     rig_close(&r);
 }
 
-typedef struct passed_on {
-    unsigned count;
-    bool takes;
-    qg_addr from;
-    size_t len;
-    uint8_t cid[QG_CID_LEN];
-} passed_on;
-
-static bool pass_on(void *arg, qg_engine *engine, int endpoint, const qg_dgram *packet,
-                    const uint8_t *cid) {
-    passed_on *p = arg;
-    (void)engine, (void)endpoint;
-    p->count++;
-    p->from = packet->from;
-    p->len = packet->len;
-    memcpy(p->cid, cid, QG_CID_LEN);
-    return p->takes;
-}
-
-TEST(the_exit_for_unknown_ids_comes_first) {
+TEST(a_listener_that_was_stopped_sends_no_retry) {
+    rig_options o;
     rig r;
-    uint8_t data[100];
-    char ip[64];
-    passed_on p = {.takes = true};
-    open_deaf(&r, NULL);
-    qg__endpoint_set_unknown(r.server.engine, r.server.endpoint, pass_on, &p);
-    inject(&r, data, short_packet(data, 77));
-    CHECK_EQ(p.count, 1);
-    CHECK_EQ(p.len, 77);
-    CHECK_BYTES(p.cid, QG_CID_LEN, data + 1, QG_CID_LEN);
-    CHECK_EQ(qg_addr_format(&p.from, ip, sizeof ip), 5555);
-    CHECK_EQ(r.server.counters.resets_sent, 0);
-    p.takes = false;
-    inject(&r, data, short_packet(data, 77));
-    CHECK_EQ(r.server.counters.resets_sent, 1);
+    rig_defaults(&o);
+    o.listen.retry = QG_RETRY_ALWAYS;
+    rig_open(&r, &o);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    rig_dial(&r);
+    pass_ms(&r, 20);
+    CHECK_EQ(r.server.counters.retries_sent, 0);
+    CHECK(r.server.counters.connections_refused > 0);
+    CHECK_EQ(count_events(&r.server, QG_EVENT_IDLE), 1); /* at once: it is in no group */
     rig_close(&r);
 }
 

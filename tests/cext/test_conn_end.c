@@ -1,4 +1,5 @@
 #include "harness.h"
+#include "token.h"
 
 static void close_with(side *s, uint64_t conn, bool app, uint64_t code, const char *reason) {
     CHECK_EQ(qg_conn_close(s->engine, conn, app, code, (const uint8_t *)reason, strlen(reason)),
@@ -110,6 +111,43 @@ TEST(a_stateless_reset_is_recognised) {
     CHECK_EQ(e->event.type, QG_EVENT_STREAM_ERROR);
     CHECK_EQ(e->event.status, -QG_CLOSED);
     CHECK_EQ(r.server.counters.resets_sent, 1);
+    rig_close(&r);
+}
+
+/* Two connections have one socket and one peer, as a client's to a server's dead worker: the reset of the first
+ * is not taken for that of the second, though neither has been looked at yet. */
+TEST(neighbours_are_reset_in_one_turn) {
+    rig r;
+    uint64_t conns[2], server_conns[2];
+    rig_start(&r, NULL);
+    for (int i = 0; i < 2; i++) {
+        if (i == 1) {
+            rig_connect(&r);
+        }
+        conns[i] = r.conn;
+        server_conns[i] = r.server_conn;
+    }
+    turn(&r);
+    uint8_t packets[2][QG_RESET_ROOM];
+    size_t len[2];
+    for (int i = 0; i < 2; i++) {
+        qg_conn *c = conn_at(&r.server, server_conns[i]);
+        len[i] = qg__reset_packet(qg__engine_keys(r.server.engine, c->config), c->cids[0],
+                                  QG_CID_LEN, 1200, packets[i], QG_RESET_ROOM);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(qg_engine_inject(r.client.engine, r.client.endpoint, packets[i], len[i],
+                                  &r.server_addr, &r.client_addr),
+                 QG_OK);
+    }
+    side_turn(&r.client);
+    unsigned lost = 0;
+    const seen *e;
+    while ((e = take_event(&r.client, QG_EVENT_CLOSED)) != NULL) {
+        CHECK(e->event.conn == conns[0] || e->event.conn == conns[1]);
+        lost += (e->event.flags & QG_LOST) != 0;
+    }
+    CHECK_EQ(lost, 2);
     rig_close(&r);
 }
 

@@ -32,12 +32,16 @@ class PeerError(AssertionError):
 
 
 def _start(
-    script: str, options: dict[str, Any], log: IO[bytes], prefix: Sequence[str] = ()
+    script: str,
+    options: dict[str, Any],
+    log: IO[bytes],
+    prefix: Sequence[str] = (),
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """`prefix`: a command that becomes this one, like `ip netns exec NAME`."""
     return subprocess.Popen(
         [*prefix, sys.executable, str(HERE / script), json.dumps(options)],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=log,
     )
@@ -69,10 +73,12 @@ class Peer:
     descriptors = 0
     """How many all peers together hold in this process. A test may start one that others use after it."""
 
+    stdin = subprocess.DEVNULL
+
     def __init__(self, script: str, *, prefix: Sequence[str] = (), **options: Any) -> None:
         self.name = script
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-        self._process = _start(script, options, self._log, prefix)
+        self._process = _start(script, options, self._log, prefix, self.stdin)
         Peer.descriptors += 2
         try:
             said = json.loads(_read(self._process, _START_S, line=True))
@@ -141,6 +147,31 @@ class Peer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+
+class Workers(Peer):
+    """Workers behind one port (workers.py), and their parent, which does what it is told."""
+
+    stdin = subprocess.PIPE
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("workers.py", **options)
+
+    def do(self, what: str, **arguments: Any) -> Any:
+        """A command, and what it answers."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
+        self._process.stdin.flush()
+        return json.loads(_read(self._process, _START_S, line=True))
+
+    def stop(self) -> None:
+        """End the workers too."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        if not stdin.closed:
+            stdin.close()
+            self._process.wait(timeout=20)
+        super().stop()
 
 
 def run_client(
