@@ -355,7 +355,7 @@ def test_the_server_may_be_left_without_a_word(accepted: Accepted) -> None:
 
 
 def test_a_forgotten_connection_ends_by_itself(server: quicgreen.Server, accepted: Accepted) -> None:
-    config = QuicConfiguration(max_idle_ms=300)
+    config = QuicConfiguration(max_idle_ms=1000)
     with nothing_left_behind():
         connect_raw(server, config=config)
         gc.collect()
