@@ -9,6 +9,8 @@ import signal
 import tempfile
 from dataclasses import dataclass
 
+import gevent
+
 from quicgreen.testing import self_signed
 
 
@@ -34,6 +36,18 @@ def options(workers: int) -> Options:
         made = self_signed(tempfile.mkdtemp(prefix="quicgreen-example-"), "localhost", "127.0.0.1")
         files = {"cert_file": made.certfile, "key_file": made.keyfile}
     return Options(told.workers, "127.0.0.1" if told.cert is None else "0.0.0.0", told.port, files)
+
+
+def end_with_parent() -> None:
+    """In a worker: it does not outlive its parent, however that ends."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            gevent.sleep(0.5)
+        os._exit(1)
+
+    gevent.spawn(watch)
 
 
 def wait(pids: list[int]) -> None:

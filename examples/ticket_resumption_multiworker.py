@@ -19,6 +19,7 @@ from quicgreen.quicpro import Config, Fiber, Server, Session
 
 
 def worker(id: int, host: str, port: int, cfg: Config) -> None:
+    _workers.end_with_parent()
     srv = Server(host, port, cfg)
     print(f"[worker {id}] ready on {host}:{srv.port}\n", end="", flush=True)  # whole: others print too
     while s := srv.accept(100):

@@ -24,8 +24,9 @@ READY = re.compile(r"(?:serving on|\[worker \d+\] ready on) .*:(\d+)")
 
 
 @contextlib.contextmanager
-def example(name: str, *arguments: str, lines: int = 1) -> Iterator[int]:
-    """Its port, once it has said in so many lines that it serves. It ends with status 0."""
+def example(name: str, *arguments: str, lines: int = 1, number: int = signal.SIGTERM) -> Iterator[int]:
+    """Its port, once it has said in so many lines that it serves. It ends by the signal `number`, with status
+    0 when that is TERM."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(("127.0.0.1", 0))
         free = s.getsockname()[1]
@@ -43,9 +44,9 @@ def example(name: str, *arguments: str, lines: int = 1) -> Iterator[int]:
             assert said is not None
             assert int(said[1]) == free
         yield free
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert wait_until(lambda: process.poll() is not None, START_S)
-        assert process.returncode == 0
+        assert process.returncode == (0 if number == signal.SIGTERM else -number)
     finally:
         if process.poll() is None:
             process.kill()
@@ -60,6 +61,21 @@ def test_fork_per_core_server() -> None:
             with quicgreen.Session(verify=False, timeout=START_S) as session:
                 seen.add(session.get(f"https://127.0.0.1:{port}/").text)
         assert seen == {"hello from 0\n", "hello from 1\n", "hello from 2\n"}
+
+
+def test_workers_do_not_outlive_their_parent() -> None:
+    with example("fork_per_core_server", "2", lines=2, number=signal.SIGKILL) as port:
+        pass
+
+    def free() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+        return True
+
+    assert wait_until(free, START_S)
 
 
 def test_a_port_of_somebody_else() -> None:
