@@ -32,6 +32,7 @@ def test_a_flood_of_signals_blocks_nobody() -> None:
 
 
 def test_a_child_s_signals_are_not_its_parent_s() -> None:
+    before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a job in the background ignores it
     signals = Signals()
     try:
         signals.hold()
@@ -47,6 +48,7 @@ def test_a_child_s_signals_are_not_its_parent_s() -> None:
         assert signals.taken() == [signal.SIGQUIT]
     finally:
         signals.close()
+        signal.signal(signal.SIGQUIT, before)
 
 
 def test_another_thread_cannot() -> None:
