@@ -38,7 +38,7 @@ _UNLIMITED = 1 << 62
 
 _FIN_MORE = FIN | MORE
 
-_RETRY = {"never": _engine.RETRY_NEVER, "always": _engine.RETRY_ALWAYS}
+_RETRY = {"never": _engine.RETRY_NEVER, "always": _engine.RETRY_ALWAYS, "auto": _engine.RETRY_AUTO}
 
 
 class Server:
@@ -62,7 +62,8 @@ class Server:
         ca_certs: clients must show a certificate that one of these signed.
         tls: a `ServerTls` instead of the three.
         config: transport settings.
-        retry: "never", or "always" to make clients prove their address first (RFC 9000, section 8.1.2).
+        retry: "never", "always" to make clients prove their address first (RFC 9000, section 8.1.2), or "auto"
+            to ask it of them while a hundred handshakes or more are under way.
         max_connections: beyond it new ones are not answered.
         max_body_bytes: the most that `request.read()` without a size returns.
         stream_timeout: seconds that reading or writing a body may wait for the client.
@@ -113,7 +114,7 @@ class Server:
         group: WorkerGroup | None = None,
     ) -> None:
         if retry not in _RETRY:
-            raise error("argument", f"retry is 'never' or 'always', not {retry!r}")
+            raise error("argument", f"retry is 'never', 'always' or 'auto', not {retry!r}")
         if early_data and not tickets:
             raise error("argument", "early data needs session tickets")
         if max_connections < 1:

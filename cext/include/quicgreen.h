@@ -450,6 +450,7 @@ int qg_engine_inject(qg_engine *engine, int endpoint, uint8_t *packet, size_t le
 
 #define QG_RETRY_NEVER  0
 #define QG_RETRY_ALWAYS 1
+#define QG_RETRY_AUTO   2 /* while many handshakes are under way */
 
 #define QG_LISTEN_SESSIONS 1 /* announce connections (QG_EVENT_ACCEPTED), not only requests */
 

@@ -24,6 +24,11 @@
 #define HAND_OVER_BURST 10000
 #define HAND_OVER_RATE  100000
 
+/* With QG_RETRY_AUTO: handshakes under way up to which strangers are taken at their word. Each is some 200 us
+ * of work and 40 kB, so a flood of forged addresses costs 4 MB at most; haproxy draws the line at the same
+ * number (quic-retry-threshold). */
+#define HALF_OPEN_CALM 100
+
 /* After a listener was stopped it accepts those whom it sent a Retry: nobody else can, since their packets
  * come here. */
 #define LAST_RETRY_NS (QG_TOKEN_VALID_S * QG_NS_PER_S)
@@ -190,6 +195,11 @@ static bool passed_on(qg_endpoint *ep, const uint8_t *data, size_t len, const qg
 
 /* ------------------------------------------------------------- a new connection */
 
+static bool wants_retry(const qg_endpoint *ep) {
+    return ep->listen.retry == QG_RETRY_ALWAYS ||
+           (ep->listen.retry == QG_RETRY_AUTO && ep->half_open >= HALF_OPEN_CALM);
+}
+
 /* A valid token tells the original id; its length, or 0 when no token was needed, or -1: go away.
  */
 static int check_token(qg_endpoint *ep, const long_header *h, const qg_addr *from,
@@ -200,18 +210,25 @@ static int check_token(qg_endpoint *ep, const long_header *h, const qg_addr *fro
     if (ep->listen.retry == QG_RETRY_NEVER) {
         return 0;
     }
-    if (h->token_len == 0) {
-        send_retry(ep, h, from, to);
-        return -1;
-    }
-    int n = qg__token_open(qg__engine_keys(e, ep->config), qg__wall_s(), from, h->dcid, h->dcid_len,
-                           h->token, h->token_len, odcid);
-    if (n <= 0 || !qg__cid_read(h->dcid, h->dcid_len, &origin, &index) ||
-        index != QG_CID_NO_INDEX) {
+    if (h->token_len > 0) {
+        int n = qg__token_open(qg__engine_keys(e, ep->config), qg__wall_s(), from, h->dcid,
+                               h->dcid_len, h->token, h->token_len, odcid);
+        bool after_retry = qg__cid_read(h->dcid, h->dcid_len, &origin, &index) &&
+                           index == QG_CID_NO_INDEX;
+        if (n > 0 && after_retry) {
+            return n;
+        }
         e->counters->retry_tokens_refused++;
-        return -1;
+        if (after_retry) {
+            return -1;
+        }
+        /* It is of another kind, or another server's: as good as none (RFC 9000, section 8.1.3). */
     }
-    return n;
+    if (!wants_retry(ep)) {
+        return 0;
+    }
+    send_retry(ep, h, from, to);
+    return -1;
 }
 
 static void accept_initial(qg_endpoint *ep, const long_header *h, uint8_t *data, size_t len,

@@ -92,7 +92,7 @@ class Settings:
         help="default, raw, or how many handlers may run at once in a worker",
     )  # fmt: skip
     retry: str = _setting(
-        "never", "--retry", check=values.choice("never", "always"), help="prove client addresses"
+        "never", "--retry", check=values.choice("never", "always", "auto"), help="prove client addresses"
     )
     early_data: bool = _setting(
         False, "--early-data", check=values.flag,

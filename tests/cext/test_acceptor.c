@@ -191,6 +191,36 @@ TEST(with_retry_a_handshake_completes) {
     rig_close(&r);
 }
 
+TEST(a_retry_is_asked_for_by_itself_when_many_handshakes_are_under_way) {
+    rig_options o;
+    rig r;
+    rig_defaults(&o);
+    o.listen.retry = QG_RETRY_AUTO;
+    rig_start(&r, &o);
+    const qg_endpoint *ep = r.server.engine->endpoints[r.server.endpoint];
+    for (int i = 0; i < 100; i++) {
+        rig_dial(&r);
+    }
+    side_turn(&r.client);
+    for (int i = 0; i < 100 && ep->half_open < 100; i++) {
+        side_turn(&r.server); /* whose answers nobody reads yet */
+    }
+    CHECK_EQ(ep->half_open, 100);
+    CHECK_EQ(r.server.counters.retries_sent, 0);
+    for (int i = 0; i < 10; i++) {
+        rig_dial(&r);
+    }
+    UNTIL(&r, r.server.counters.handshakes_completed == 111);
+    CHECK(r.server.counters.retries_sent >= 10);
+    CHECK_EQ(r.server.counters.retry_tokens_refused, 0);
+    uint64_t sent = r.server.counters.retries_sent;
+    rig_dial(&r); /* calm again */
+    UNTIL(&r, r.server.counters.handshakes_completed == 112);
+    CHECK_EQ(r.server.counters.retries_sent, sent);
+    exchange(&r, 1);
+    rig_close(&r);
+}
+
 /* The client's first packets after the Retry, caught. */
 static void catch_answer_to_retry(rig *r) {
     rig_options o;

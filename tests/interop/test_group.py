@@ -52,7 +52,7 @@ def total(workers: Workers, name: str) -> int:
     return sum(counters[name] for counters in workers.do("info")["counters"])
 
 
-@pytest.mark.parametrize("retry", ["never", "always"])
+@pytest.mark.parametrize("retry", ["never", "auto", "always"])
 def test_a_session_is_taken_up_by_any_worker(start: Start, certificates: Authority, retry: str) -> None:
     workers, tickets = start(retry=retry), MemoryTicketStore()
     visits = [visit(workers, certificates, tickets, f"/hit/{i}") for i in range(40)]

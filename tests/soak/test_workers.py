@@ -52,7 +52,7 @@ def test_2000_resumptions_on_other_workers(files: Path, say: Any) -> None:
         began = time.monotonic()
         total = Counter[str]()
         half = False
-        while total["elsewhere"] < 2000:
+        while total["elsewhere"] < 2000 or time.monotonic() < began + 30:
             if not half and total["elsewhere"] >= 1000:
                 half = True
                 server.signal(signal.SIGHUP)
@@ -62,12 +62,11 @@ def test_2000_resumptions_on_other_workers(files: Path, say: Any) -> None:
         seconds = time.monotonic() - began
         assert server.ask()["generation"] == 1
     say(f"{dict(total)} in {seconds:.0f} s: {int(seconds / 10)} rotations")
-    assert seconds > 20, "keys rotated too seldom"
     assert total["resumed"] >= 0.999 * total["count"]
     assert total["early"] >= 0.99 * total["count"]
 
 
-@pytest.mark.parametrize("retry", ["never", "always"])
+@pytest.mark.parametrize("retry", ["never", "auto", "always"])
 def test_100_early_flights_replayed_1000_times(files: Path, say: Any, retry: str) -> None:
     # Given up quickly: while a connection lives, all that is sent again goes to it.
     (files / "c.toml").write_text("[quicgreen.transport]\nhandshake_timeout_ms = 20\n")
