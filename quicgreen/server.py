@@ -62,8 +62,8 @@ class Server:
         ca_certs: clients must show a certificate that one of these signed.
         tls: a `ServerTls` instead of the three.
         config: transport settings.
-        retry: "never", "always" to make clients prove their address first (RFC 9000, section 8.1.2), or "auto"
-            to ask it of them while a hundred handshakes or more are under way.
+        retry: "never", "always" to make clients prove their address first (RFC 9000, section 8.1.2), or
+            "auto" to ask it of them while a hundred handshakes or more are under way.
         max_connections: beyond it new ones are not answered.
         max_body_bytes: the most that `request.read()` without a size returns.
         stream_timeout: seconds that reading or writing a body may wait for the client.

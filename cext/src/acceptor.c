@@ -213,8 +213,8 @@ static int check_token(qg_endpoint *ep, const long_header *h, const qg_addr *fro
     if (h->token_len > 0) {
         int n = qg__token_open(qg__engine_keys(e, ep->config), qg__wall_s(), from, h->dcid,
                                h->dcid_len, h->token, h->token_len, odcid);
-        bool after_retry = qg__cid_read(h->dcid, h->dcid_len, &origin, &index) &&
-                           index == QG_CID_NO_INDEX;
+        bool after_retry =
+            qg__cid_read(h->dcid, h->dcid_len, &origin, &index) && index == QG_CID_NO_INDEX;
         if (n > 0 && after_retry) {
             return n;
         }
