@@ -48,8 +48,8 @@ class Member:
         has is refused, also if he would share it."""
         deadline = time.monotonic() + _BIND_S
         while True:
-            others = self._others()
             alone, number = engine.endpoint_udp(ip, port)
+            others = self._others()  # now: whoever looked at the port meanwhile has a slot
             if alone >= 0:
                 engine.endpoint_close(alone)
             elif number != EADDRINUSE or not others or time.monotonic() > deadline:

@@ -82,6 +82,25 @@ def test_a_port_that_somebody_else_has_is_refused() -> None:
     )
 
 
+def test_another_member_s_look_at_the_port_is_no_stranger() -> None:
+    """It came between this one's reading of the slots and its own look."""
+    alone(
+        """
+    from quicgreen._engine import Engine
+    ways = Engine.endpoint_udp
+    def first(engine, ip, port, **options):
+        Engine.endpoint_udp = ways
+        group.claim(pid=os.getppid())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as look:
+            look.bind((ip, port))
+            return ways(engine, ip, port, **options)
+    Engine.endpoint_udp = first
+    with quicgreen.Server(("127.0.0.1", free_port()), hello, tls=tls, group=group):
+        assert [group.worker(slot).state for slot in range(3)] == [ACCEPTING, STARTING, FREE]
+    """
+    )
+
+
 def test_a_fifth_process_finds_no_slot() -> None:
     alone(
         """
