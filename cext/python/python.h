@@ -11,7 +11,7 @@
 #include <Python.h>
 
 /* The buffer protocol is in the limited interface since 3.11 only; 3.10 has it with the same layout
- * (PEP 688 and bpo-45459). */
+ * (bpo-45459). */
 typedef struct qg_buffer {
     void *buf;
     PyObject *obj;
