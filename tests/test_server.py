@@ -4,6 +4,7 @@ connections and handlers is in test_server_handlers.py."""
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,21 @@ def test_requests_that_are_under_way_when_it_stops_are_answered() -> None:
         stopping = gevent.spawn(server.stop, timeout=PATIENCE_S)
         assert [outcome(g) for g in gets] == ["hello"] * 50
         stopping.get(timeout=PATIENCE_S)
+
+
+def test_the_end_is_announced_to_one_after_the_other() -> None:
+    with serving(hello) as server:
+        connections = [connect(server) for _ in range(20)]
+        stopping = gevent.spawn(server.stop, timeout=PATIENCE_S, spread=PATIENCE_S)
+        told: dict[int, float] = {}
+        while len(told) < len(connections):
+            gevent.sleep(0.001)
+            for i, connection in enumerate(connections):
+                if connection.draining and i not in told:
+                    told[i] = time.monotonic()
+                    assert all(c.get().status_code == 200 for c in connections if not c.draining)
+        stopping.get(timeout=PATIENCE_S)
+        assert max(told.values()) - min(told.values()) >= 0.15  # 10 ms between two
 
 
 @pytest.mark.parametrize("spawn", ["default", "raw", 10])
