@@ -270,6 +270,36 @@ def test_handlers_that_take_too_long_are_killed(spawn: Any, how: str) -> None:
 
 
 @pytest.mark.parametrize("spawn", ["default", "raw", 10])
+def test_handlers_whose_clients_are_gone_are_waited_for_and_then_killed(spawn: Any) -> None:
+    gate = Gate()
+    with nothing_left_behind():
+        server = make_server(gate, spawn=spawn)
+        server.start()
+        connection = connect(server)
+        gets = spawn_gets(connection, 2)
+        assert wait_until(lambda: gate.running == 2)
+        gevent.killall(gets)
+        connection.close()
+        stopping = gevent.spawn(server.stop, timeout=PATIENCE_S)
+        assert wait_until(lambda: server._idle.is_set())
+        turn_loop(5)
+        assert gate.running == 2
+        gate.event.set()
+        stopping.get(timeout=PATIENCE_S)
+        assert [end for _, end in gate.ended] == ["finished"] * 2
+
+        gate.event.clear()
+        server.start()
+        connection = connect(server)
+        gets = spawn_gets(connection, 2)
+        assert wait_until(lambda: gate.running == 2)
+        gevent.killall(gets)
+        connection.close()
+        server.stop(timeout=0.05)
+        assert [end for _, end in gate.ended[2:]] == ["GreenletExit"] * 2
+
+
+@pytest.mark.parametrize("spawn", ["default", "raw", 10])
 def test_a_handler_that_resists_is_left_alone(spawn: Any) -> None:
     release, log = Event(), []
 
