@@ -45,6 +45,15 @@ def test_a_quick_end(files: Path, number: int) -> None:
         assert isinstance(never.exception, quicgreen.QuicException)
 
 
+def test_a_worker_that_is_not_ready_ends_without_a_noise(files: Path) -> None:
+    with supervised(files, "-w", "1") as server:
+        (files / "app.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(600)\n")
+        server.signal(signal.SIGHUP)
+        assert wait_until((files / "begun").exists, START_S)
+        assert server.end() == 0
+        assert "signal SIG" not in server.log
+
+
 def test_a_second_signal_ends_a_drain(files: Path) -> None:
     with supervised(files, "-w", "1", "--graceful-timeout", "600") as server:
         never = gevent.spawn(server.get, "/slow/600")
