@@ -125,7 +125,7 @@ def patched_crate(cache: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with tarfile.open(published("quiche", version, checksum)) as archive:
-        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # type: ignore[assignment]
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(partial)
     source = (partial / f"quiche-{version}").rename(partial / "quiche")
     # git, which BoringSSL's build needs as well: it applies a patch whole or not at all, and guesses
@@ -138,8 +138,10 @@ def patched_crate(cache: Path) -> Path:
             f"{patch.name} does not fit quiche {version}: docs/decisions/025-quiche-patches.md says what "
             "to do; git's messages are above",
         )
-    # With a path instead of the registry, which a lock file names neither source nor checksum of.
+    # With a path instead of the registry, which a lock file names neither source nor checksum of. The
+    # library is named after its state, so that builds of two do not take each other's.
     manifest = (CRATE / "Cargo.toml").read_text()
+    manifest = manifest.replace('"quicgreen_quiche"', f'"quicgreen_quiche_{crate.name[-12:]}"')
     (partial / "Cargo.toml").write_text(f'{manifest}\n[patch.crates-io]\nquiche = {{ path = "quiche" }}\n')
     (partial / "Cargo.lock").write_text(lock.replace(entry[0], entry[1]))
     (partial / "src").mkdir()
@@ -176,7 +178,7 @@ def cargo_build(cache: Path) -> tuple[Path, Path, Path]:
             name = message["target"]["name"]
             if name == "quiche":
                 quiche = Path(message["manifest_path"]).parent / "include"
-            elif name == "quicgreen_quiche":
+            elif name == f"quicgreen_quiche_{crate.name[-12:]}":
                 library = Path(next(f for f in message["filenames"] if f.endswith(".a")))
     need(None not in (library, boring, quiche), "cargo built something else than expected")
     return library, quiche, boring  # type: ignore[return-value]

@@ -19,6 +19,7 @@ from quicgreen import _core  # type: ignore[attr-defined]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "cext" / "build.py"
+CRATE = ROOT / "cext" / "quiche"
 TOOLS = Path(sys.executable).parent
 """cmake, and what else the build got from the package index."""
 
@@ -161,6 +162,73 @@ def test_another_platform_is_told_so(system: str, machine: str) -> None:
 def test_an_old_python_is_told_so() -> None:
     said = _build("import sys; sys.version_info = (3, 9, 18)")
     assert said == "quicgreen: needs Python 3.10 or later\n"
+
+
+# ---------------------------------------------------------------- quiche's patches
+
+
+def _patch(cache: Path, patch: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Make the patched source, with all patches or with this one."""
+    program = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(BUILD.parent)!r})
+import build
+build.PATCHES = [Path({str(patch)!r})] if {patch is not None} else build.PATCHES
+print(build.patched_crate(Path({str(cache)!r})))
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+def test_quiche_is_patched_beside_our_crate(tmp_path: Path) -> None:
+    """Also where the cache lies in a repository, whose paths git would go by."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    made = [_patch(tmp_path) for _ in range(2)]
+    assert [run.returncode for run in made] == [0, 0], made[0].stderr
+    assert made[0].stdout == made[1].stdout
+    crate = Path(made[0].stdout.strip())
+    assert "fn abandon_in_flight" in (crate / "quiche" / "src" / "path.rs").read_text()
+    lock = (crate / "Cargo.lock").read_text()
+    assert lock.count("checksum") == (CRATE / "Cargo.lock").read_text().count("checksum") - 1
+    assert list(tmp_path.glob("patched-*")) == [crate]
+
+
+def test_a_patch_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    patch = tmp_path / "0009-of-another-version.patch"
+    lines = (
+        "--- a/src/path.rs",
+        "+++ b/src/path.rs",
+        "@@ -1,2 +1,2 @@",
+        " no such line",
+        "-nor this",
+        "+but this",
+        "",
+    )
+    patch.write_text("\n".join(lines))
+    run = _patch(tmp_path, patch)
+    assert run.returncode == 1
+    assert "patch does not apply" in run.stderr
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("quicgreen: 0009-of-another-version.patch does not fit quiche 0.")
+    assert "docs/decisions/025-quiche-patches.md" in last
+
+
+def test_a_source_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
+    kept = tmp_path / "registry" / "cache" / "index.crates.io"
+    kept.mkdir(parents=True)
+    version = re.search(r'name = "quiche"\nversion = "(.+)"', (CRATE / "Cargo.lock").read_text())
+    assert version
+    (kept / f"quiche-{version[1]}.crate").write_bytes(b"something else")
+    run = _patch(tmp_path / "cache", CARGO_HOME=str(tmp_path))
+    assert run.returncode == 1
+    assert "is not what Cargo.lock names" in run.stderr
+    assert not (tmp_path / "cache").exists() or list((tmp_path / "cache").glob("patched-????????????")) == []
 
 
 # ---------------------------------------------------------------- installing

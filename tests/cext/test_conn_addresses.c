@@ -136,3 +136,36 @@ TEST(a_client_that_only_waits_speaks_after_a_while) {
     CHECK(r.client.counters.keep_alives_sent >= 1);
     rig_close(&r);
 }
+
+/* ---------------------------------------------------------------- the new path's MTU */
+
+static bool drop_large(void *arg, uint8_t *data, size_t len) {
+    (void)arg, (void)data;
+    return len <= 1400; /* less than what is tried first, as in a tunnel */
+}
+
+static void in_a_tunnel(rig *r) {
+    qg__pair_set_filter(datapath_of(&r->server), drop_large, NULL);
+    qg__pair_set_filter(datapath_of(&r->client), drop_large, NULL);
+}
+
+TEST(a_path_that_takes_no_full_packets) {
+    static uint8_t body[30000];
+    rig r;
+    rig_open(&r, NULL);
+    in_a_tunnel(&r);
+    rig_connect(&r);
+    exchange(&r, 1);
+    for (uint16_t i = 1; i <= 3; i++) {
+        move(&r, i);
+        exchange(&r, 10 + i);
+        UNTIL(&r, is_at(&r, i)); /* the challenge fitted */
+        const seen *asked, *answer;
+        request(&r, 20 + i, "GET", "/large", NULL, 0, QG_FIN);
+        UNTIL(&r, (asked = take_event(&r.server, QG_EVENT_REQUEST)) != NULL);
+        respond(&r.server, asked, "200", body, sizeof body, QG_FIN);
+        UNTIL(&r, (answer = take_token(&r.client, 20 + i)) != NULL);
+        CHECK_EQ(answer->event.status, 200);
+    }
+    rig_close(&r);
+}
