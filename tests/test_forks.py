@@ -97,6 +97,57 @@ def test_a_fork_waits_for_a_moment_only() -> None:
     )
 
 
+# In C, without Python's lock, for half a second or more; nobody sleeps.
+RUNS = """
+import hashlib
+rounds = 20_000
+
+def run(rounds):
+    with lock:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
+
+began = time.monotonic()
+while time.monotonic() < began + 0.5:
+    rounds *= 2
+    began = time.monotonic()
+    run(rounds)
+
+forks._PATIENCE_S = patience
+"""
+
+
+def test_it_waits_longer_for_what_runs() -> None:
+    """On a busy machine a thread may be held up in the middle of what it was doing, for longer than it waits
+    for a server."""
+    check(
+        RUNS
+        + textwrap.dedent("""
+        job = gevent.get_hub().threadpool.spawn(forks.whole, run, (rounds,))
+        forks._LONGEST_S = 20
+        while not lock.locked():
+            time.sleep(0.0001)
+        assert fork()
+        job.get()
+        """)
+    )
+
+
+def test_but_not_for_ever() -> None:
+    check(
+        RUNS
+        + textwrap.dedent("""
+        forks._LONGEST_S = 0.1
+        gevent.get_hub().threadpool.spawn(forks.whole, run, (rounds * 10,))
+        while not lock.locked():
+            time.sleep(0.0001)
+        began = time.monotonic()
+        assert not fork()
+        assert 0.1 < time.monotonic() - began < 4
+        os._exit(0)  # without it
+        """)
+    )
+
+
 def test_it_goes_on_in_parent_and_child() -> None:
     """A child's threads begin anew, and so do its own children's."""
     check(
