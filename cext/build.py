@@ -8,7 +8,7 @@ file. libclang, which bindgen loads, is copied there too: cargo rebuilds BoringS
 and pip builds in a new folder each time.
 
 What is built is quiche as it was published, with the patches of cext/quiche/patches
-(docs/decisions/025-quiche-patches.md); the patched source lies in the cache as well, one folder for each
+(docs/decisions/026-quiche-patches.md); the patched source lies in the cache as well, one folder for each
 state of crate and patches.
 """
 
@@ -135,7 +135,7 @@ def patched_crate(cache: Path) -> Path:
         run = subprocess.run(["git", "apply", str(patch)], cwd=source, env=environment)
         need(
             run.returncode == 0,
-            f"{patch.name} does not fit quiche {version}: docs/decisions/025-quiche-patches.md says what "
+            f"{patch.name} does not fit quiche {version}: docs/decisions/026-quiche-patches.md says what "
             "to do; git's messages are above",
         )
     # With a path instead of the registry, which a lock file names neither source nor checksum of. The

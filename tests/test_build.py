@@ -205,7 +205,7 @@ def test_a_patch_that_does_not_fit_is_named(tmp_path: Path, tools: dict[str, str
     said = _build(build=tmp_path / "cext" / "build.py", **tools).splitlines()
     assert "error: src/path.rs: patch does not apply" in said
     assert said[-1].startswith("quicgreen: 9999-of-another-version.patch does not fit quiche 0.")
-    assert "docs/decisions/025-quiche-patches.md" in said[-1]
+    assert "docs/decisions/026-quiche-patches.md" in said[-1]
 
 
 def test_a_source_that_is_not_the_published_one_is_refused(tmp_path: Path, tools: dict[str, str]) -> None:

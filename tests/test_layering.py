@@ -145,8 +145,8 @@ def test_the_core_never_blocks_a_thread(name: str) -> None:
                 (".read_bytes", ".read_text", ".write_bytes", ".write_text")
             ):
                 blocking.add(called)
-    # Once, when a session begins; where a trace was asked for, when an engine starts.
-    assert blocking == {"settings": {"open"}, "trace": {"os.open"}}.get(name, set())
+    # Once, when a session begins; where a trace was asked for, when an engine starts; when a fork waits.
+    assert blocking == {"settings": {"open"}, "trace": {"os.open"}, "forks": {"open"}}.get(name, set())
 
 
 def test_what_runs_in_the_hub_does_not_log() -> None:
