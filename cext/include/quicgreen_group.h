@@ -153,5 +153,15 @@ int qg_group_reset(qg_group *group, uint32_t slot, int fd);
  * dead slot's socket. Returns its length; 0: the packet is not for a connection id of this group whose
  * worker is gone, or too short to be answered. */
 size_t qg_group_answer(qg_group *group, const uint8_t *packet, size_t len, uint8_t *out);
+
+/* ---------------------------------------------------------------- orphans */
+
+/* From now on this process ends when its parent, process `parent`, does: it gets the signal `number`,
+ * whose handler of now runs, and unless it has ended by itself it is ended by an alarm `patience_s`
+ * seconds later (at least 1), also when it is stuck where no handler can help. The signal without that
+ * death does nothing. For the thread that was forked. To be called again when the signal's handler was
+ * changed, or the user of the process, which makes the system forget.
+ * QG_OK; QG_GONE: it is dead already; QG_INVALID: there is no such signal. */
+int qg_orphan_ends(uint32_t parent, int number, uint32_t patience_s);
 /* ---- end of cdef ---- */
 #endif

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -40,7 +41,9 @@ def handle(request):
             pass
     elif what == "stuck":
         import ctypes
-        ctypes.PyDLL(None).sleep(600)  # with the GIL
+        lock = ctypes.create_string_buffer(64)
+        for _ in range(2):
+            ctypes.PyDLL(None).pthread_mutex_lock(lock)  # with the GIL, and no signal ends it
     elif what == "crash":
         os.kill(os.getpid(), 9)
     elif what == "orphan":
@@ -152,6 +155,8 @@ def supervised(folder: Path, *arguments: str, **options: Any) -> Iterator[Superv
         if started.process.poll() is None:
             started.process.kill()  # its workers end with it
             started.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)  # unless a test has failed
 
 
 def alive(pid: int) -> bool:
