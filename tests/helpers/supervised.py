@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,24 @@ def handle(request):
 
 
 class Supervised:
-    """`quicgreen serve app:handle ARGUMENTS` in `folder`, which has the certificates."""
+    """`quicgreen serve app:handle ARGUMENTS` in `folder`, which has the certificates. `under`: a command that
+    runs it."""
 
-    def __init__(self, folder: Path, *arguments: str, app: str = APP, wait: bool = True, **env: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        app: str = APP,
+        wait: bool = True,
+        under: Sequence[str | Path] = (),
+        **env: str,
+    ) -> None:
         self.folder = folder
         (folder / "app.py").write_text(app)
         self._out, self._err = folder / "stdout", folder / "stderr"
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
             self.process = subprocess.Popen(
-                [*QUICGREEN, "serve", "app:handle", "-b", "127.0.0.1:0", "--pid", "pid", *arguments],
+                [*under, *QUICGREEN, "serve", "app:handle", "-b", "127.0.0.1:0", "--pid", "pid", *arguments],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
