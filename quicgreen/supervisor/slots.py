@@ -45,9 +45,9 @@ class Slots:
         if sockets.are_inherited:
             raise error(
                 "configuration",
-                "a socket that was inherited stays open with whoever opened it, also while no worker reads it; "
-                "so it takes a steering program, which this kernel or steering=handover forbids: bind the port "
-                "here instead",
+                "a socket that was inherited stays open with whoever opened it, also while no worker reads "
+                "it; so it takes a steering program, which this kernel or steering=handover forbids: bind "
+                "the port here instead",
             )
         if steering != "handover":
             sockets.drop(1)
