@@ -144,8 +144,8 @@ class WorkerGroup:
 
     def bury(self) -> list[int]:
         """Mark the slots DEAD whose process is gone without a word. Returns all that are DEAD."""
-        lib.qg_group_bury(self.pointer)
-        return [slot for slot in range(self.info()["slots"]) if self.worker(slot).state == DEAD]
+        dead = ffi.new("uint8_t[]", self.SLOTS_MAX)
+        return list(dead[0 : lib.qg_group_bury(self.pointer, dead)])
 
     def set_state(self, slot: int, generation: int, state: int) -> bool:
         """False when the slot has begun another life."""

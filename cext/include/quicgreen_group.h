@@ -111,8 +111,10 @@ typedef struct qg_worker_info {
  * QG_LIMIT: all are taken; QG_STATE: the one given is; QG_INVALID: there is no such slot. */
 int qg_group_claim(qg_group *group, int slot, uint32_t pid, uint32_t *generation);
 
-/* Set the state of each worker to DEAD whose process is gone without a word. Returns how many. */
-int qg_group_bury(qg_group *group);
+/* Set the state of each worker to DEAD whose process is gone without a word, also when nobody has waited
+ * for it so far. Writes the slots that are DEAD into `dead`, which has room for QG_GROUP_SLOTS_MAX, and
+ * returns how many. */
+int qg_group_bury(qg_group *group, uint8_t *dead);
 
 /* QG_OK; QG_GONE: the slot is in another life; QG_INVALID. Any state may follow any other. */
 int qg_group_set_state(qg_group *group, uint32_t slot, uint32_t generation, uint32_t state);
