@@ -44,6 +44,9 @@ _ORPHAN_S = 1
 _ORPHANED = signal.SIGRTMAX
 """What comes then: a signal that no application has a handler of its own for."""
 
+_ENDS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT)
+"""Drain; drain, handing clients on one after the other; close at once."""
+
 
 class Worker:
     """One worker. Hooks get it.
@@ -74,6 +77,8 @@ class Worker:
         # done. They are not ignored, since programs that an application starts would inherit that.
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             set_handler(number, _nothing)
+        for number in _ENDS:
+            set_handler(number, _leave)  # until it serves
         if hub.exists():
             gevent.reinit()  # the program had one, whose loop is its parent's still
         settings = self.settings
@@ -187,7 +192,7 @@ class Worker:
 
     def _take_signals(self) -> None:
         self._signals = SimpleQueue()
-        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT):
+        for number in _ENDS:
             gevent.signal_handler(number, self._signals.put, number)
         set_handler(signal.SIGABRT, self._on_abort)
 
@@ -229,6 +234,10 @@ class Worker:
 
 def _nothing(number: int, frame: Any) -> None:
     pass
+
+
+def _leave(number: int, frame: Any) -> None:
+    os._exit(exits.OK)
 
 
 def _user(name: str) -> pwd.struct_passwd:
