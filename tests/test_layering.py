@@ -223,6 +223,7 @@ SYSTEM_CALLS = re.compile(
       | open(at)? | creat | close | dup[23]? | pipe2? | [fl]?stat | access | unlink | rename | lseek
       | m(un)?map | mprotect | madvise | getpid | gettid | kill | v?fork | clone | exec\w+ | waitpid
       | nanosleep | u?sleep | sched_\w+ | syscall | if_nametoindex | getaddrinfo | getrandom
+      | sigaction | alarm | getppid | prctl
       | gettimeofday | time | clock_\w+ | fopen | fdopen | fread | fwrite | fgets | fputs | fputc
       | fflush | f?printf | puts | perror | getenv
     ) \s* \(""",
@@ -231,7 +232,7 @@ SYSTEM_CALLS = re.compile(
 
 CALLING = {
     "engine", "udp", "pair", "ticket_segment", "ticket_shm", "shm_file", "group", "group_conns", "steer",
-    "handover",
+    "handover", "orphan",
 }  # fmt: skip
 FILES = {"open", "write", "close"}
 
