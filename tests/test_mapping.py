@@ -23,8 +23,8 @@ NAMES = {
 """What is tested under another name."""
 
 WHOLE = {
-    "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
-    "websocket_chat", "workers",
+    "bench", "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions",
+    "surface", "websocket_chat", "workers",
 }  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""
 
