@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -314,10 +315,15 @@ class Server:
         if self._member is not None:
             self._member.leave()
         self._engine.listen_stop(self._endpoint)
+        limit = self.stop_timeout if timeout is None else timeout
+        deadline = None if limit is None else time.monotonic() + limit
         try:
-            self._idle.wait(self.stop_timeout if timeout is None else timeout)
+            self._idle.wait(limit)
+            # No connection is left, or no time. A handler may go on though its client has gone.
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            gevent.joinall([g for g in self._handlers() if isinstance(g, Greenlet)], timeout=left)
             # Another greenlet may have less patience, and have closed it meanwhile.
-            if self._token == token and not self._idle.is_set():
+            if self._token == token and (self._handlers() or not self._idle.is_set()):
                 self._kill_handlers()
                 if self._token == token:
                     self._engine.listen_close(self._endpoint, H3_NO_ERROR)
@@ -329,7 +335,7 @@ class Server:
     def _kill_handlers(self) -> None:
         """All but the caller, which may be one of them. One that does not end within a second is left
         alone: it finds its connection closed."""
-        handlers = [g for g in (*self._running, *self._running_raw) if g is not getcurrent()]
+        handlers = self._handlers()
         own_ways = [g for g in handlers if isinstance(g, Greenlet)]
         for g in handlers:
             if g not in own_ways:
@@ -339,6 +345,10 @@ class Server:
         gevent.joinall(own_ways, timeout=1)
         if handlers:
             self._runtime.flush()  # what they said last
+
+    def _handlers(self) -> list[Any]:
+        """That run now, but the caller."""
+        return [g for g in (*self._running, *self._running_raw) if g and g is not getcurrent()]
 
     def close(self) -> None:
         """Stop at once: handlers are killed, connections closed."""
