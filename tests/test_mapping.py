@@ -14,6 +14,7 @@ NAMES = {
     "__main__": "cli",
     "cli/__init__": "cli",
     "quicpro/__init__": "exports",
+    "locust/__init__": "exports",
     "qlog/__init__": "qlog_reader",
     "tickets/__init__": "tickets_store",
     "supervisor/__init__": "exports",
