@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import agent_rows
 import client_rows
 import connection_rows
 import machine
@@ -30,7 +31,15 @@ from samples import Group, Plan, Row, groups, say
 
 from quicgreen.testing import self_signed
 
-MODULES = [server_rows, client_rows, connection_rows, websocket_rows, primitives, quicpro_rows]
+MODULES = [
+    server_rows,
+    client_rows,
+    connection_rows,
+    websocket_rows,
+    primitives,
+    quicpro_rows,
+    agent_rows,
+]
 """Imported for the rows that they register."""
 
 SECONDS = 1.5
