@@ -19,6 +19,7 @@ from typing import Any
 import agent_rows
 import client_rows
 import connection_rows
+import go_rows
 import machine
 import primitives
 import quicpro_rows
@@ -38,6 +39,7 @@ MODULES = [
     websocket_rows,
     primitives,
     quicpro_rows,
+    go_rows,
     agent_rows,
 ]
 """Imported for the rows that they register."""

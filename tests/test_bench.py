@@ -230,6 +230,18 @@ def test_requests_that_nobody_saw_fail_their_rows(
     assert all("limit server: requests: 0 counted" in row.error and not row.reached for row in rows)
 
 
+def test_without_go_its_rows_say_so(
+    bench: Callable[[str], Any], own_certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are built when they are measured, and only then."""
+    monkeypatch.setattr(bench("quicgo").shutil, "which", lambda name: None)
+    plan = watched_plan(bench, own_certificate)
+    found = [*measured(bench, plan, "i1", "i2"), *measured(bench, plan, "i3")]
+    assert [row.key for row in found] == ["i1", "i2", "i3"]
+    assert all("install Go" in row.error and row.reached is False for row in found)
+    assert plan.done.total() == 0
+
+
 def test_an_answer_over_another_version_of_http_is_none(bench: Callable[[str], Any]) -> None:
     curl = bench("curl_client")
     answer = types.SimpleNamespace(status_code=200, http_version=curl.CurlHttpVersion.V3, content=b"x")

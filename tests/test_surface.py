@@ -381,6 +381,7 @@ ROWS: dict[str, list[str]] = {
     # Thousands of sessions in one process, and workers of all cores; rows i of the benchmark compare with Go.
     "G2": [
         "test_workers_sessions.py::test_one_process_holds_thousands_of_sessions_on_workers_of_all_cores",
+        "test_bench.py::test_without_go_its_rows_say_so",
     ],
     # Agents: as many as a machine holds is measured by rows j of the benchmark; over several machines.
     "G5": [
