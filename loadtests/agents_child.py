@@ -72,7 +72,9 @@ class Agents:
     def requests(self) -> int:
         total = self.environment.stats.total
         if total.num_failures:
-            raise ValueError(f"{total.num_failures} failures: {list(self.environment.stats.errors.values())}")
+            raise ValueError(
+                f"{total.num_failures} failures: {[e.error for e in self.environment.stats.errors.values()]}"
+            )
         return int(total.num_requests)
 
     def start(self, count: int, think_s: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 MEASURED, OTHER = 0, 1
 """The cores: one for the process that is measured, one for its peer, so that neither takes the other's."""
 
-_READY_S = 30
+_READY_S = 60
 """A server's imports take 1 s; beyond this it will not come."""
 
 ANSWER_S = 120
