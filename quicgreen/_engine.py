@@ -391,9 +391,9 @@ class Engine:
         options.credit = credit
         return int(lib.qg_listen(self._pointer, endpoint, options, configuration.pointer))
 
-    def listen_stop(self, endpoint: int) -> int:
+    def listen_stop(self, endpoint: int, spread_us: int) -> int:
         self.touch()
-        return int(lib.qg_listen_stop(self._pointer, endpoint))
+        return int(lib.qg_listen_stop(self._pointer, endpoint, spread_us))
 
     def listen_close(self, endpoint: int, code: int) -> int:
         self.touch()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +35,9 @@ _log = logging.getLogger("quicgreen")
 
 _UNLIMITED = 1 << 62
 """Credit that does not run out: requests that may be announced."""
+
+_LOOK_S = 0.01
+"""How often an ended server looks for handlers whose clients are gone; most kinds cannot be joined."""
 
 _FIN_MORE = FIN | MORE
 
@@ -305,36 +307,44 @@ class Server:
         finally:
             gevent.spawn(self.stop, timeout=stop_timeout).join()
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | None = None, *, spread: float = 0.0) -> None:
         """Take no new connections, announce the end to the others (GOAWAY, RFC 9114, section 5.2), wait for
-        running handlers, at most `timeout` seconds (`stop_timeout`), then kill them and close."""
+        running handlers, those too whose clients are gone, then kill them and close.
+
+        Args:
+            timeout: how many seconds to wait; None: `stop_timeout`, where None is for ever.
+            spread: seconds within which the end is announced to one connection after the other, 10 ms apart
+                at most. Where another server takes over, clients do not come to that one all at once.
+        """
         if not self.started:
             return
         self._runtime.check("this server")
         token = self._token
         if self._member is not None:
             self._member.leave()
-        self._engine.listen_stop(self._endpoint)
-        limit = self.stop_timeout if timeout is None else timeout
-        deadline = None if limit is None else time.monotonic() + limit
+        self._engine.listen_stop(self._endpoint, int(spread * 1e6))
         try:
-            self._idle.wait(limit)
-            # No connection is left, or no time. A handler may go on though its client has gone.
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            gevent.joinall([g for g in self._handlers() if isinstance(g, Greenlet)], timeout=left)
+            with gevent.Timeout(self.stop_timeout if timeout is None else timeout, False):
+                self._idle.wait()
+                while self._handlers():
+                    gevent.sleep(_LOOK_S)
             # Another greenlet may have less patience, and have closed it meanwhile.
-            if self._token == token and (self._handlers() or not self._idle.is_set()):
+            if self._token == token:
                 self._kill_handlers()
-                if self._token == token:
+                if self._token == token and not self._idle.is_set():
                     self._engine.listen_close(self._endpoint, H3_NO_ERROR)
                     self._idle.wait(1)
         finally:
             if self._token == token:
                 self._close()
 
+    def _handlers(self) -> list[Any]:
+        """Those that run, but for the caller, which may be one of them."""
+        raw = [g for g in self._running_raw if g]
+        return [g for g in (*self._running, *raw) if g is not getcurrent()]
+
     def _kill_handlers(self) -> None:
-        """All but the caller, which may be one of them. One that does not end within a second is left
-        alone: it finds its connection closed."""
+        """One that does not end within a second is left alone: it finds its connection closed."""
         handlers = self._handlers()
         own_ways = [g for g in handlers if isinstance(g, Greenlet)]
         for g in handlers:
@@ -345,10 +355,6 @@ class Server:
         gevent.joinall(own_ways, timeout=1)
         if handlers:
             self._runtime.flush()  # what they said last
-
-    def _handlers(self) -> list[Any]:
-        """That run now, but the caller."""
-        return [g for g in (*self._running, *self._running_raw) if g and g is not getcurrent()]
 
     def close(self) -> None:
         """Stop at once: handlers are killed, connections closed."""

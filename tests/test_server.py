@@ -4,6 +4,7 @@ connections and handlers is in test_server_handlers.py."""
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,21 @@ def test_requests_that_are_under_way_when_it_stops_are_answered() -> None:
         stopping.get(timeout=PATIENCE_S)
 
 
+def test_the_end_is_announced_to_one_after_the_other() -> None:
+    with serving(hello) as server:
+        connections = [connect(server) for _ in range(20)]
+        stopping = gevent.spawn(server.stop, timeout=PATIENCE_S, spread=PATIENCE_S)
+        told: dict[int, float] = {}
+        while len(told) < len(connections):
+            gevent.sleep(0.001)
+            for i, connection in enumerate(connections):
+                if connection.draining and i not in told:
+                    told[i] = time.monotonic()
+                    assert all(c.get().status_code == 200 for c in connections if not c.draining)
+        stopping.get(timeout=PATIENCE_S)
+        assert max(told.values()) - min(told.values()) >= 0.15  # 10 ms between two
+
+
 @pytest.mark.parametrize("spawn", ["default", "raw", 10])
 @pytest.mark.parametrize("how", ["stop", "close", "stop_timeout"])
 def test_handlers_that_take_too_long_are_killed(spawn: Any, how: str) -> None:
@@ -251,6 +267,36 @@ def test_handlers_that_take_too_long_are_killed(spawn: Any, how: str) -> None:
         assert server.closed
         assert sorted(gate.ended) == [(f"/{i}", "GreenletExit") for i in range(3)]
         assert {outcome(g) for g in gets} <= {"reset", "closed-by-peer"}
+
+
+@pytest.mark.parametrize("spawn", ["default", "raw", 10])
+def test_handlers_whose_clients_are_gone_are_waited_for_and_then_killed(spawn: Any) -> None:
+    gate = Gate()
+    with nothing_left_behind():
+        server = make_server(gate, spawn=spawn)
+        server.start()
+        connection = connect(server)
+        gets = spawn_gets(connection, 2)
+        assert wait_until(lambda: gate.running == 2)
+        gevent.killall(gets)
+        connection.close()
+        stopping = gevent.spawn(server.stop, timeout=PATIENCE_S)
+        assert wait_until(lambda: server._idle.is_set())
+        turn_loop(5)
+        assert gate.running == 2
+        gate.event.set()
+        stopping.get(timeout=PATIENCE_S)
+        assert [end for _, end in gate.ended] == ["finished"] * 2
+
+        gate.event.clear()
+        server.start()
+        connection = connect(server)
+        gets = spawn_gets(connection, 2)
+        assert wait_until(lambda: gate.running == 2)
+        gevent.killall(gets)
+        connection.close()
+        server.stop(timeout=0.05)
+        assert [end for _, end in gate.ended[2:]] == ["GreenletExit"] * 2
 
 
 @pytest.mark.parametrize("spawn", ["default", "raw", 10])

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gevent
 import pytest
 from helpers.commands import START_S, environment, write_files
-from helpers.supervised import APP, alive, own_descriptors, supervised
+from helpers.supervised import APP, alive, connection_to, own_descriptors, supervised
 from support import check_python, run_python, wait_until
 
 import quicgreen
@@ -135,6 +136,56 @@ def test_a_crashed_worker_is_replaced(files: Path) -> None:
             assert wait_until(lambda: len(server.workers()) == 2, START_S)
             assert server.get().status_code == 200
         assert server.end() == 0
+
+
+def test_one_that_served_is_back_soon_however_often_it_crashes(files: Path) -> None:
+    with supervised(files, "-w", "1") as server:
+        began = time.monotonic()
+        for _ in range(6):
+            (victim,) = server.pids()
+            os.kill(victim, signal.SIGKILL)
+            assert wait_until(lambda v=victim: {w["pid"] for w in server.workers()} - {v}, START_S)
+        # Six pauses of 0.25 s at most; of one that never comes to serve they would be 18 s.
+        assert time.monotonic() - began < 10
+        assert server.get().status_code == 200
+
+
+def seconds_of_goaways(connections: list[quicgreen.Connection]) -> float:
+    """From the first to the last, of connections of which none has heard one."""
+    told: dict[int, float] = {}
+    with gevent.Timeout(START_S):
+        while len(told) < len(connections):
+            gevent.sleep(0.001)
+            told |= {i: time.monotonic() for i, c in enumerate(connections) if c.draining and i not in told}
+    return max(told.values()) - min(told.values())
+
+
+def test_a_reload_hands_clients_on_one_after_the_other(files: Path) -> None:
+    with supervised(files, "-w", "1") as server:
+        connections = [connection_to(server, server.workers()[0]["pid"]) for _ in range(20)]
+        server.signal(signal.SIGHUP)
+        assert seconds_of_goaways(connections) >= 0.15  # 10 ms between two
+
+
+def test_a_second_reload_hurries_those_of_the_first(files: Path) -> None:
+    """Only so many generations may drain at a time: nobody is to be ended for having been polite."""
+    with supervised(files, "-w", "1", "--graceful-timeout", "60") as server:
+        connections = [connection_to(server, server.workers()[0]["pid"]) for _ in range(500)]
+        server.signal(signal.SIGHUP)
+        second = gevent.spawn(server.reload)
+        assert seconds_of_goaways(connections) < 4  # 5 s by themselves
+        second.get()
+        assert server.ask()["generation"] == 2
+
+
+def test_a_stop_hurries_those_that_hand_clients_on(files: Path) -> None:
+    with supervised(files, "-w", "1", "--graceful-timeout", "60") as server:
+        connections = [connection_to(server, server.workers()[0]["pid"]) for _ in range(50)]
+        server.signal(signal.SIGHUP)
+        server.wait_for("reloaded: generation 1")
+        assert server.end() == 0
+        assert wait_until(lambda: all(c.closed for c in connections), START_S)
+        assert "killed" not in server.log
 
 
 @pytest.mark.parametrize("path", ["/hang", "/stuck"])

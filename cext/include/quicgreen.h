@@ -467,8 +467,11 @@ typedef struct qg_listen_options {
 int qg_listen(qg_engine *engine, int endpoint, const qg_listen_options *options, qg_config *config);
 
 /* Take no new connection; send GOAWAY on the others (RFC 9114, section 5.2) and close each when its
- * last request is done. QG_EVENT_IDLE comes when none is left. */
-int qg_listen_stop(qg_engine *engine, int endpoint);
+ * last request is done. QG_EVENT_IDLE comes when none is left. The GOAWAYs go out within `spread_us`,
+ * QG_GOAWAY_GAP_US apart at most: clients who all go elsewhere in one moment are a crowd of handshakes
+ * there. Called again with less, the rest goes out sooner. */
+#define QG_GOAWAY_GAP_US 10000
+int qg_listen_stop(qg_engine *engine, int endpoint, uint64_t spread_us);
 
 /* Close all connections of the endpoint at once. */
 int qg_listen_close(qg_engine *engine, int endpoint, uint64_t code);

@@ -450,8 +450,10 @@ void qg__conn_on_timer(qg_conn *conn, qg_timer *timer) {
             qg__conn_touch(conn);
         } else if (conn->state == QG_CONN_OPEN && conn->finishing) {
             qg__conn_close(conn, true, conn->raw ? 0 : H3_NO_ERROR, ""); /* its time is over */
-        } else if (conn->state == QG_CONN_OPEN) {
+        } else if (conn->state == QG_CONN_OPEN && conn->draining) {
             qg__conn_finish(conn, 0);
+        } else if (conn->state == QG_CONN_OPEN) {
+            qg__conn_drain(conn);
         }
         break;
     default: /* QG_TIMER_ALIVE */

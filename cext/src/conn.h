@@ -123,7 +123,7 @@ typedef struct qg_conn {
     bool parting;     /* nothing is: the client may close it by itself, for a little while */
 
     qg_timer quic;  /* quiche's next timeout */
-    qg_timer phase; /* the handshake's deadline; the second GOAWAY; who has not read by then */
+    qg_timer phase; /* the handshake's deadline; the next GOAWAY; who has not read by then */
     qg_timer alive; /* keep-alive while streams are open */
 
     uint8_t cids[2][QG_CID_LEN]; /* ours, in the table */
@@ -206,6 +206,9 @@ void qg__conn_lost(qg_conn *conn, uint16_t flags, uint64_t code, const char *tex
 
 /* GOAWAY, then no new requests, then the end (RFC 9114, section 5.2). */
 void qg__conn_drain(qg_conn *conn);
+
+/* The same, at that time. */
+void qg__conn_drain_at(qg_conn *conn, uint64_t at_ns);
 
 /* Close once all that was written has arrived, at the latest after `timeout_us`. */
 void qg__conn_finish(qg_conn *conn, uint64_t timeout_us);

@@ -234,6 +234,15 @@ void qg__conn_drain(qg_conn *conn) {
     qg__timer_set(&e->timers, &conn->phase, e->now_ns + wait);
 }
 
+void qg__conn_drain_at(qg_conn *conn, uint64_t at_ns) {
+    qg_engine *e = conn->engine;
+    if (at_ns <= e->now_ns) {
+        qg__conn_drain(conn);
+    } else if (conn->state == QG_CONN_OPEN && !conn->draining) {
+        qg__timer_set(&e->timers, &conn->phase, at_ns);
+    }
+}
+
 void qg__conn_finish(qg_conn *conn, uint64_t timeout_us) {
     qg_engine *e = conn->engine;
     conn->draining = conn->finishing = true;

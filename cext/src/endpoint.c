@@ -263,7 +263,7 @@ void qg__endpoint_check_idle(qg_endpoint *ep) {
     ep->idle_due = true;
 }
 
-int qg_listen_stop(qg_engine *e, int index) {
+int qg_listen_stop(qg_engine *e, int index, uint64_t spread_us) {
     qg_endpoint *ep;
     int rc = endpoint_of(e, index, &ep);
     if (rc < 0) {
@@ -275,8 +275,11 @@ int qg_listen_stop(qg_engine *e, int index) {
     e->now_ns = qg__now_ns();
     ep->stopping = true;
     ep->stopped_ns = e->now_ns;
+    uint64_t gap_us = qg__min64(QG_GOAWAY_GAP_US, spread_us / (ep->connections + 1));
+    uint64_t at = e->now_ns;
     for (qg_link *l = ep->conns.next; l != &ep->conns; l = l->next) {
-        qg__conn_drain(QG_CONTAINER(l, qg_conn, of_endpoint));
+        qg__conn_drain_at(QG_CONTAINER(l, qg_conn, of_endpoint), at);
+        at += gap_us * QG_NS_PER_US;
     }
     qg__endpoint_check_idle(ep);
     return QG_OK;

@@ -50,6 +50,12 @@ _TURN_S = 1.0
 _BACKOFF_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Before a worker is started in the place of one that did not live a second; the n-th in a row."""
 
+_BACKOFF_SERVED_S = 0.25
+"""The most, for one that had come so far as to serve."""
+
+_STARTING_AT_ONCE = max(1, len(os.sched_getaffinity(0)) // 2)
+"""Workers of a reload: to start one takes a core for a while, and the others serve on."""
+
 _FIXED = ("bind", "steering", "ticket_key_rotate_s", "ticket_keys", "pidfile")
 """Settings that a reload does not change: the sockets and the segment stay."""
 
@@ -139,6 +145,8 @@ class Supervisor:
             self.settings.hook("on_starting", self)
             if self.settings.preload_app and self.handler is None:
                 self._preload()
+            elif self.handler is None and not self.settings.no_patch:
+                worker.prepare()
             try:
                 self._signals = Signals()
             except ValueError:
@@ -265,6 +273,8 @@ class Supervisor:
             lived_s = time.monotonic() - child.since
             self._quick_deaths = self._quick_deaths + 1 if lived_s < 1 or not child.has_served else 0
             pause = _BACKOFF_S[min(self._quick_deaths, len(_BACKOFF_S) - 1)]
+            if child.has_served:
+                pause = min(pause, _BACKOFF_SERVED_S)
             self._fork_at = time.monotonic() + pause
 
     def _on_failed_start(self, child: Child, status: int) -> None:
@@ -368,9 +378,9 @@ class Supervisor:
         if oldest is not None:
             oldest.end()
 
-    def _drain(self, child: Child) -> None:
+    def _drain(self, child: Child, *, spread: bool = True) -> None:
         self._slots.leave(child)  # first: what comes after the signal is another's
-        child.drain(child.generation.settings.graceful_timeout)
+        child.drain(child.generation.settings.graceful_timeout, spread=spread)
 
     def _on_started(self) -> None:
         self._serving = True
@@ -421,7 +431,8 @@ class Supervisor:
         generation = self._next
         assert generation is not None
         members = self._members(generation)
-        for _ in range(self.num_workers - len(members)):
+        starting = sum(c.state == STARTING for c in members)
+        for _ in range(min(self.num_workers - len(members), _STARTING_AT_ONCE - starting)):
             if not self._fork(generation):
                 break
         if sum(c.state == SERVING for c in members) >= self.num_workers:
@@ -434,6 +445,9 @@ class Supervisor:
         generation.serving_since = time.monotonic()
         for child in self._members(generation):
             self._slots.accept(child)
+        for child in self.children:
+            if child.state == DRAINING:  # since the reload before: their clients are now told all at once
+                self._drain(child, spread=False)
         for child in self._members(old):
             self._drain(child)
         draining = sorted({c.generation.number for c in self.children if c.state == DRAINING})
@@ -499,8 +513,8 @@ class Supervisor:
         for child in self.children:
             if quick or child.state == STARTING:
                 child.end()
-            elif child.state == SERVING:
-                self._drain(child)
+            elif child.state in (SERVING, DRAINING):
+                self._drain(child, spread=False)
 
     def _end_all(self) -> None:
         """When the loop was left by an error, workers must not stay."""

@@ -102,11 +102,17 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def drain(self, patience_s: float) -> None:
-        """Let it finish what it has. It keeps its own time; ours is for one that does not."""
+    def drain(self, patience_s: float, *, spread: bool = False) -> None:
+        """Let it finish what it has. It keeps its own time; ours is for one that does not.
+
+        Args:
+            patience_s: what it may take.
+            spread: others serve on, to whom its clients are to come one after the other.
+        """
         self.state = DRAINING
-        self.kill_at = time.monotonic() + patience_s + _GRACE_S
-        self.kill(signal.SIGTERM)
+        until = time.monotonic() + patience_s + _GRACE_S
+        self.kill_at = min(until, self.kill_at or until)  # it may drain already
+        self.kill(signal.SIGUSR2 if spread else signal.SIGTERM)
 
     def end(self) -> None:
         """Let it say goodbye, and no more."""

@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import faulthandler
 import grp
+import importlib
 import logging
 import os
 import pwd
 import signal
 import traceback
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -186,27 +188,29 @@ class Worker:
 
     def _take_signals(self) -> None:
         self._signals = SimpleQueue()
-        for number in (signal.SIGTERM, signal.SIGQUIT):
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT):
             gevent.signal_handler(number, self._signals.put, number)
         set_handler(signal.SIGABRT, self._on_abort)
 
     def _serve(self) -> None:
-        draining = None
         while True:
             number = self._signals.get()
-            if number == signal.SIGTERM and draining is None:
-                draining = gevent.spawn(self._drain)
-                draining.link(lambda _: self._signals.put(0))
-                continue
-            if number == signal.SIGQUIT:
-                self.settings.hook("worker_int", self)
-            if number != signal.SIGTERM:
+            if number == signal.SIGTERM:
+                gevent.spawn(self._drain, 0.0)
+            elif number == signal.SIGUSR2:
+                gevent.spawn(self._drain, self.settings.graceful_timeout / 2)
+            else:
                 break
+        if number == signal.SIGQUIT:
+            self.settings.hook("worker_int", self)
         self.server.close()
 
-    def _drain(self) -> None:
-        gevent.sleep(_SETTLE_S)
-        self.server.stop(timeout=self.settings.graceful_timeout)
+    def _drain(self, spread_s: float) -> None:
+        try:
+            gevent.sleep(_SETTLE_S)
+            self.server.stop(timeout=self.settings.graceful_timeout, spread=spread_s)
+        finally:
+            self._signals.put(0)
 
     def _on_abort(self, number: int, frame: Any) -> None:
         """It hangs, in Python: this runs in the handler that does not wait."""
@@ -238,9 +242,37 @@ def _group_id(name: str) -> int:
     return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
 
 
+_GEVENT = (
+    "events",
+    "queue",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+)
+"""Its modules that `patch` puts in the place of the standard library's."""
+
+
+def prepare() -> None:
+    """Import in the supervisor what its workers need for `patch`. That patches nothing and makes no hub, and
+    spares each worker most of the time in which it starts."""
+    for name in _GEVENT:
+        importlib.import_module(f"gevent.{name}")
+
+
 def patch() -> None:
     """Before an application is imported, so that what it imports is cooperative."""
-    monkey.patch_all()
+    # At each of its steps gevent asks which plugins are installed; to search all packages once is enough.
+    search = metadata.entry_points
+    metadata.entry_points = search().select
+    try:
+        monkey.patch_all()
+    finally:
+        metadata.entry_points = search
 
 
 def set_title(settings: Settings, title: str) -> None:

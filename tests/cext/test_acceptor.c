@@ -342,7 +342,7 @@ TEST(a_listener_that_was_stopped_sends_no_retry) {
     rig_defaults(&o);
     o.listen.retry = QG_RETRY_ALWAYS;
     rig_open(&r, &o);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     rig_dial(&r);
     pass_ms(&r, 20);
     CHECK_EQ(r.server.counters.retries_sent, 0);
@@ -400,7 +400,7 @@ TEST(who_stops_takes_no_strangers) {
     rig_defaults(&o);
     o.client.handshake_timeout_ms = 50;
     rig_open(&r, &o);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     rig_dial(&r);
     await_closed(&r, &r.client, 0, QG_TIMED_OUT);
     CHECK(r.server.counters.connections_refused > 0);

@@ -223,7 +223,7 @@ static void expect_forked(rig *r, qg_engine *e) {
     EXPECT(qg_endpoint_info_of(e, endpoint, &endpoint_info) == QG_FORKED);
     EXPECT(qg_engine_inject(e, endpoint, bytes, 1, &any, &any) == QG_FORKED);
     EXPECT(qg_listen(e, endpoint, &listen, r->server_config) == QG_FORKED);
-    EXPECT(qg_listen_stop(e, endpoint) == QG_FORKED);
+    EXPECT(qg_listen_stop(e, endpoint, 0) == QG_FORKED);
     EXPECT(qg_listen_close(e, endpoint, 0) == QG_FORKED);
     EXPECT(qg_connect(e, endpoint, &any, r->client_config, "a", 1, 0, &id) == QG_FORKED);
     EXPECT(qg_connect(e, QG_ENDPOINT_AUTO, &any, r->client_config, "a", 1, 0, &id) == QG_FORKED);

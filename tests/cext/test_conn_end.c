@@ -216,7 +216,7 @@ TEST(a_listener_stops_in_two_steps) {
     rig_start(&r, NULL);
     request(&r, 1, "GET", "/first", NULL, 0, QG_FIN);
     UNTIL(&r, count_events(&r.server, QG_EVENT_REQUEST) == 1);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     uint64_t begin = qg__now_ns();
     const seen *e = await_event(&r, &r.client, QG_EVENT_GOAWAY);
     CHECK_EQ(e->event.token, CONN_TOKEN);
@@ -240,7 +240,7 @@ TEST(after_goaway_a_client_sends_no_request) {
     rig_start(&r, NULL);
     request(&r, 1, "GET", "/", NULL, 0, QG_FIN);
     turn(&r);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     await_event(&r, &r.client, QG_EVENT_GOAWAY);
     request(&r, 2, "GET", "/", NULL, 0, QG_FIN);
     const seen *e = await_token(&r, &r.client, 2);
@@ -251,6 +251,40 @@ TEST(after_goaway_a_client_sends_no_request) {
     rig_close(&r);
 }
 
+/* So that the clients do not all come to somebody else in the same moment. */
+TEST(goaways_are_spread_over_a_while) {
+    rig r;
+    rig_start(&r, NULL);
+    rig_connect(&r);
+    rig_connect(&r);
+    uint64_t begin = qg__now_ns();
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 4000000), QG_OK);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(await_event(&r, &r.client, QG_EVENT_GOAWAY)->event.stream, ALL);
+    }
+    CHECK(qg__now_ns() - begin >= 2 * QG_GOAWAY_GAP_US * QG_NS_PER_US);
+    await_event(&r, &r.server, QG_EVENT_IDLE);
+    rig_close(&r);
+}
+
+TEST(who_waits_for_a_goaway_is_served_and_may_be_hurried) {
+    rig r;
+    rig_start(&r, NULL);
+    for (int i = 0; i < 19; i++) {
+        rig_connect(&r);
+    }
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 4000000), QG_OK);
+    exchange(&r, 1); /* on the last, which is told after 190 ms */
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
+    uint64_t begin = qg__now_ns();
+    for (int i = 0; i < 20; i++) {
+        await_event(&r, &r.client, QG_EVENT_GOAWAY);
+    }
+    await_event(&r, &r.server, QG_EVENT_IDLE);
+    CHECK(qg__now_ns() - begin < 20 * QG_NS_PER_S); /* and all of them are */
+    rig_close(&r);
+}
+
 TEST(a_handshake_under_way_is_drained_when_it_is_complete) {
     rig r;
     rig_open(&r, NULL);
@@ -258,7 +292,7 @@ TEST(a_handshake_under_way_is_drained_when_it_is_complete) {
     side_turn(&r.client);
     side_turn(&r.server);
     CHECK_EQ(r.server.counters.connections, 1);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     await_event(&r, &r.client, QG_EVENT_CONNECTED);
     await_closed(&r, &r.client, H3_NO_ERROR, QG_APP | QG_REMOTE | QG_ESTABLISHED);
     await_event(&r, &r.server, QG_EVENT_IDLE);

@@ -145,11 +145,11 @@ TEST(arguments_of_listen) {
     qg_engine *e = r.server.engine;
     CHECK_EQ(qg_listen(e, r.server.endpoint, &o, r.server_config), QG_STATE); /* it does already */
     CHECK_EQ(qg_listen(e, 9, &o, r.server_config), QG_GONE);
-    CHECK_EQ(qg_listen_stop(e, 9), QG_GONE);
+    CHECK_EQ(qg_listen_stop(e, 9, 0), QG_GONE);
     CHECK_EQ(qg_listen_close(e, 9, 0), QG_GONE);
     e = r.client.engine;
     CHECK_EQ(qg_listen(e, r.client.endpoint, &o, r.client_config), QG_INVALID);
-    CHECK_EQ(qg_listen_stop(e, r.client.endpoint), QG_STATE);
+    CHECK_EQ(qg_listen_stop(e, r.client.endpoint, 0), QG_STATE);
     o.token = 0;
     CHECK_EQ(qg_listen(e, r.client.endpoint, &o, r.server_config), QG_INVALID);
     o.token = 1;
@@ -172,7 +172,7 @@ TEST(a_listener_holds_its_configuration) {
 TEST(a_stopped_listener_without_connections_is_idle) {
     rig r;
     rig_open(&r, NULL);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     CHECK_EQ(await_event(&r, &r.server, QG_EVENT_IDLE)->event.token, LISTEN_TOKEN);
     turn(&r);
     CHECK(take_event(&r.server, QG_EVENT_IDLE) == NULL);

@@ -256,7 +256,7 @@ TEST(listeners_that_stop_together_are_all_said) {
                  QG_OK);
         o.listen.token = i;
         CHECK_EQ(qg_listen(r.server.engine, ends[0], &o.listen, r.server_config), QG_OK);
-        CHECK_EQ(qg_listen_stop(r.server.engine, ends[0]), QG_OK);
+        CHECK_EQ(qg_listen_stop(r.server.engine, ends[0], 0), QG_OK);
     }
     CHECK(drain_once(&r.server, seen_of, COUNT + 1) & QG_DRAIN_MORE);
     CHECK_EQ(drain_once(&r.server, seen_of, COUNT + 1), COUNT - 64);

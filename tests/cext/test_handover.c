@@ -401,7 +401,7 @@ TEST(a_handshake_with_the_dead_is_ended) {
 TEST(a_worker_that_leaves_passes_newcomers_on) {
     open_workers(NULL);
     qg_group_set_state(group, WRONG, 1, QG_WORKER_DRAINING);
-    CHECK_EQ(qg_listen_stop(wrong.server.engine, wrong.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(wrong.server.engine, wrong.server.endpoint, 0), QG_OK);
     mislead_client();
     rig_connect(&right); /* whose first packet comes to one that has stopped */
     exchange(&right, 1);
@@ -415,7 +415,7 @@ TEST(without_anybody_who_accepts_newcomers_are_refused) {
     open_workers(NULL);
     qg_group_set_state(group, WRONG, 1, QG_WORKER_DRAINING);
     qg_group_set_state(group, RIGHT, 1, QG_WORKER_DRAINING);
-    qg_listen_stop(wrong.server.engine, wrong.server.endpoint);
+    qg_listen_stop(wrong.server.engine, wrong.server.endpoint, 0);
     mislead_client();
     rig_dial(&right);
     pass_ms(&right, 20);
@@ -435,7 +435,7 @@ TEST(who_was_sent_a_retry_is_let_in_by_a_worker_that_leaves) {
     side_turn(&right.server);
     CHECK(right.server.counters.retries_sent > 0);
     qg_group_set_state(group, RIGHT, 1, QG_WORKER_DRAINING);
-    CHECK_EQ(qg_listen_stop(right.server.engine, right.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(right.server.engine, right.server.endpoint, 0), QG_OK);
     side_turn(&right.server);
     CHECK_EQ(count_events(&right.server, QG_EVENT_IDLE), 0); /* it waits for them */
     await_event(&right, &right.client, QG_EVENT_CONNECTED);
@@ -461,7 +461,7 @@ TEST(who_does_not_come_back_after_a_retry_is_not_waited_for) {
         uint64_t retries = right.server.counters.retries_sent;
         CHECK(retries > 0);
         uint64_t begin = qg__now_ns();
-        CHECK_EQ(qg_listen_stop(right.server.engine, right.server.endpoint), QG_OK);
+        CHECK_EQ(qg_listen_stop(right.server.engine, right.server.endpoint, 0), QG_OK);
         if (closed) {
             CHECK_EQ(qg_listen_close(right.server.engine, right.server.endpoint, H3_NO_ERROR),
                      QG_OK);

@@ -291,7 +291,7 @@ TEST(a_stop_is_told_with_its_code) {
 TEST(a_raw_connection_is_closed_with_code_0) {
     rig r;
     raw_start(&r);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     await_closed(&r, &r.client, 0, QG_APP | QG_REMOTE | QG_ESTABLISHED);
     rig_close(&r);
 }

@@ -370,7 +370,7 @@ TEST(goaway_while_it_waits) {
     get(&r, 3, "/3");
     get(&r, 4, "/4");
     turn(&r);
-    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(r.server.engine, r.server.endpoint, 0), QG_OK);
     check_unsent(&r, 3, QG_REFUSED, H3_REQUEST_REJECTED);
     check_unsent(&r, 4, QG_REFUSED, H3_REQUEST_REJECTED);
     CHECK(await_event(&r, &r.client, QG_EVENT_GOAWAY) != NULL);

@@ -440,7 +440,7 @@ TEST(a_listener_that_stops_while_early) {
     get_early(&e.r, 1, "/1");
     request(&e.r, 2, "POST", "/2", "x", 1, QG_FIN | QG_EARLY);
     first_flight(&e);
-    CHECK_EQ(qg_listen_stop(e.r.server.engine, e.r.server.endpoint), QG_OK);
+    CHECK_EQ(qg_listen_stop(e.r.server.engine, e.r.server.endpoint, 0), QG_OK);
     check_answer(&e.r, 1, "/1");
     check_answer(&e.r, 2, "/2");
     CHECK(await_event(&e.r, &e.r.client, QG_EVENT_GOAWAY) != NULL);

@@ -201,7 +201,7 @@ static void act(match *m, fuzz_input *in) {
         if (arg == 0xff) {
             qg_conn_finish(e, m->ours_conn, 1000);
         } else if (arg == 0xfe && m->ours_is_server) {
-            qg_listen_stop(e, m->ours->endpoint);
+            qg_listen_stop(e, m->ours->endpoint, 0);
         }
     }
 }

@@ -53,7 +53,8 @@ class Load:
             while not self._stop.is_set():
                 if self._every_s:
                     # By the clock, and not after the last one: what is late counts as late.
-                    self._stop.wait(max(0.0, due - time.monotonic()))
+                    if (early_s := due - time.monotonic()) > 0:
+                        gevent.sleep(early_s)
                     begun, due = due, due + self._every_s
                 else:
                     begun = time.monotonic()
@@ -94,6 +95,23 @@ class Load:
         """Seconds, of requests that were answered in that time."""
         found = sorted(took for when, took in zip(self.when, self.took, strict=True) if since <= when < until)
         return found[min(len(found) - 1, int(len(found) * share))]
+
+
+def capacity(server: Supervised, clients: int) -> float:
+    """Requests a second that are answered in time when they come at a fixed rate: each rate is a quarter more
+    than the last, until one is answered by less than 95 %, or p99 is more than 50 ms."""
+    good = 0.0
+    rate = 2000.0
+    while True:
+        load = Load(server, clients, rate=rate)
+        gevent.sleep(1)  # handshakes
+        began, before = time.monotonic(), load.answered
+        gevent.sleep(3)
+        answered = (load.answered - before) / (time.monotonic() - began)
+        load.stop()
+        if answered < 0.95 * rate or load.percentile(0.99, since=began) > 0.05:
+            return good
+        good, rate = answered, rate * 1.25
 
 
 def repeated(server: Supervised, file: str) -> dict[str, int]:
