@@ -42,6 +42,7 @@ class Once(QuicUser):
 def test_each_user_has_its_own_connection_and_closes_it(reports: Reports) -> None:
     """A user ends as locust has it: by itself, or killed."""
     with nothing_left_behind(), serving(who) as server:
+        assert wait_until(lambda: counters()["connections"] == 0)  # other tests' that end
         Once.done = gevent.event.Event()
         users = [make_user(reports, server, Once) for _ in range(5)]
         group = Group()

@@ -34,7 +34,7 @@ from .pidfile import PidFile
 from .signals import Signals
 from .slots import Slots
 from .sockets import SocketGroup, inherited_descriptors
-from .unpatched import poll
+from .unpatched import close, poll
 
 _log = logging.getLogger("quicgreen")
 
@@ -577,7 +577,7 @@ class Supervisor:
 
 def _has_terminal() -> bool:
     try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+        close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
         return False
     return True

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..configuration import ServerTls
 from . import exits
 from .config import Settings
-from .unpatched import fork, waitpid
+from .unpatched import close, fork, waitpid
 
 STARTING, SERVING, DRAINING, ENDING = "starting", "serving", "draining", "ending"
 """Forked; has said that it serves; finishes what it has; is told to end at once."""
@@ -65,16 +65,16 @@ class Child:
         try:
             self.pid = fork()
         except OSError:
-            os.close(reader)
-            os.close(writer)
+            close(reader)
+            close(writer)
             raise
         if self.pid:
-            os.close(writer)
+            close(writer)
             self.channel = reader
             return
         status = exits.BOOT_ERROR
         try:
-            os.close(reader)
+            close(reader)
             self.pid = os.getpid()
             status = main(self, writer)
         except BaseException:
@@ -95,7 +95,7 @@ class Child:
 
     def hang_up(self) -> None:
         if self.channel >= 0:
-            os.close(self.channel)
+            close(self.channel)
             self.channel = -1
 
     def kill(self, number: int) -> None:

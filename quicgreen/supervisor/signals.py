@@ -8,6 +8,7 @@ import os
 import signal
 from typing import Any
 
+from .unpatched import close
 from .unpatched import signal as set_handler
 
 NUMBERS = (
@@ -30,8 +31,8 @@ class Signals:
         try:
             self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         except ValueError:
-            os.close(self.fd)
-            os.close(self._write)
+            close(self.fd)
+            close(self._write)
             raise
         for number in NUMBERS:
             self._before[number] = set_handler(number, _nothing)
@@ -56,8 +57,8 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             set_handler(number, signal.SIG_DFL if handler is None else handler)
-        os.close(self.fd)
-        os.close(self._write)
+        close(self.fd)
+        close(self._write)
 
 
 def _nothing(number: int, frame: Any) -> None:

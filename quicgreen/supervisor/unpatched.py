@@ -13,6 +13,7 @@ from gevent import monkey
 Socket = _socket.socket
 """The system's sockets alone: what the standard library adds, and gevent replaces, is not needed here."""
 
+close: Any = monkey.get_original("os", "close")
 fork: Any = monkey.get_original("os", "fork")
 waitpid: Any = monkey.get_original("os", "waitpid")
 poll: Any = monkey.get_original("select", "poll")
