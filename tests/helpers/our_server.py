@@ -231,6 +231,7 @@ def main() -> None:
         early_data=options.get("early_data", False),
         replay=_contexts.ReplayRegister() if options.get("fresh_register") else None,
         stream_timeout=options.get("stream_timeout", 60.0),
+        xdp=options.get("xdp"),
     )
     server.start()
     host, port = server.address
