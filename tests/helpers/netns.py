@@ -29,6 +29,7 @@ class Host:
     name: str
     """Of its namespace."""
     ip: str
+    ip6: str
 
     @property
     def prefix(self) -> list[str]:
@@ -39,29 +40,36 @@ class Host:
 class Hosts:
     """Two hosts, a client and a server, connected by a veth pair."""
 
-    def __init__(self) -> None:
+    def __init__(self, queues: int = 1) -> None:
+        """`queues`: of each one's interface, for receiving and for sending."""
         if os.geteuid() != 0:
             raise NamespaceError("network namespaces need root: run these tests as root")
         if shutil.which("ip") is None:
             raise NamespaceError("network namespaces need the command ip, of iproute2")
         _remove_forgotten()
         stem = f"qg-{os.getpid()}-{next(_serial)}"
-        self.client = Host(f"{stem}-c", "10.98.0.1")
-        self.server = Host(f"{stem}-s", "10.98.0.2")
+        self.client = Host(f"{stem}-c", "10.98.0.1", "fd98::1")
+        self.server = Host(f"{stem}-s", "10.98.0.2", "fd98::2")
         try:
             for host in (self.client, self.server):
                 _ip("netns", "add", host.name)
+            several = ("numrxqueues", str(queues), "numtxqueues", str(queues))
             _ip(
-                *("link", "add", "wire", "netns", self.client.name, "type", "veth"),
-                *("peer", "name", "wire", "netns", self.server.name),
+                *("link", "add", "wire", "netns", self.client.name, *several, "type", "veth"),
+                *("peer", "name", "wire", "netns", self.server.name, *several),
             )
             for host in (self.client, self.server):
                 _ip("-n", host.name, "link", "set", "lo", "up")
                 _ip("-n", host.name, "address", "add", f"{host.ip}/24", "dev", "wire")
+                _ip("-n", host.name, "address", "add", f"{host.ip6}/64", "dev", "wire", "nodad")
                 _ip("-n", host.name, "link", "set", "wire", "up")
         except BaseException:
             self.close()
             raise
+
+    def link(self, host: Host, *what: str) -> str:
+        """`ip link set wire WHAT` on that host; with nothing to set, what the interface is."""
+        return _ip("-n", host.name, "link", *(("set", "wire", *what) if what else ("show", "wire")))
 
     def close(self) -> None:
         """Remove them. Idempotent. Processes that still run in one keep it until they end."""
@@ -94,7 +102,8 @@ def _remove_forgotten() -> None:
             _ip("netns", "delete", name)
 
 
-def _ip(*arguments: str) -> None:
+def _ip(*arguments: str) -> str:
     run = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=20)
     if run.returncode != 0:
         raise NamespaceError(f"ip {' '.join(arguments)}: {run.stderr.strip()}")
+    return run.stdout
