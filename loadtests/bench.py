@@ -25,12 +25,13 @@ import reference
 import server_rows
 import table
 import websocket_rows
+import xdp_rows
 from processes import HERE, PeerError
 from samples import Group, Plan, Row, groups, say
 
 from quicgreen.testing import self_signed
 
-MODULES = [server_rows, client_rows, connection_rows, websocket_rows, primitives, quicpro_rows]
+MODULES = [server_rows, client_rows, connection_rows, websocket_rows, primitives, quicpro_rows, xdp_rows]
 """Imported for the rows that they register."""
 
 SECONDS = 1.5

@@ -372,7 +372,7 @@ ROWS: dict[str, list[str]] = {
     ],
     # 0-RTT never breaks over workers: the claim; `make soak ONLY=resumptions` shows it at length.
     "G3": ["test_workers.py::test_any_worker_resumes_any_client_with_early_data"],
-    # Microseconds by AF_XDP and busy polling: that both are on, and the time; `make bench ONLY=x` compares it.
+    # Microseconds by AF_XDP and busy polling: that both are on, and the time; `make bench ONLY=x` compares.
     "G4": ["netns/test_xdp.py::test_busy_poll_rtt_in_microseconds"],
 }
 

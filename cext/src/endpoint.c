@@ -157,7 +157,13 @@ int qg_endpoint_xdp(qg_engine *e, int index, const char *interface, char *reason
         return QG_STATE;
     }
     qg__untrace(ep->dp);
-    qg_datapath *dp = qg__xdp_open(ep->dp, interface, reason, capacity, &rc);
+    qg_datapath *dp = NULL;
+    snprintf(reason, capacity, "there is no UDP socket to stand behind it");
+    if (strcmp(ep->dp->ops->name, "udp") != 0) {
+        rc = QG_INVALID;
+    } else {
+        dp = qg__xdp_open(ep->dp, interface, reason, capacity, &rc);
+    }
     if (dp == NULL) {
         if (e->trace_fd >= 0) {
             qg__trace(ep->dp, e->trace_fd, &e->now_ns);

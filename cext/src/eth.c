@@ -176,7 +176,8 @@ static bool parse_v6(uint8_t *ip, size_t room, uint32_t scope, qg_frame *out) {
         return false;
     }
     size_t payload = qg__get16(ip + 4);
-    if (payload > room - IPV6_LEN || !sender_v6(ip + 8)) {
+    /* A mapped address is for sockets, and on no wire (RFC 4038, section 4.2): read as one it would be IPv4's. */
+    if (payload > room - IPV6_LEN || !sender_v6(ip + 8) || carried_by_v4(ip + 24)) {
         return false;
     }
     uint8_t *udp = ip + IPV6_LEN;

@@ -212,6 +212,29 @@ TEST(senders_that_no_host_is) {
     CHECK(!parses(out, n));
 }
 
+/* Found by fuzzing. */
+TEST(a_mapped_target_is_none) {
+    uint8_t out[100];
+    qg_addr from = at("2001:db8::1", 9), to = at("2001:db8::2", 4433);
+    size_t n = qg__eth_write(out, sizeof out, ours, theirs, &from, &to, (const uint8_t *)"x", 1);
+    uint8_t mapped[16], plain[16];
+    to = at("192.0.2.1", 4433);
+    qg__eth_ip(&to, mapped);
+    memcpy(plain, out + 38, sizeof plain);
+    memcpy(out + 38, mapped, sizeof mapped);
+    uint32_t sum = (uint16_t)~qg__get16(out + 60);
+    for (size_t i = 0; i < sizeof plain; i += 2) {
+        sum += (uint16_t)~qg__get16(plain + i) + (uint32_t)qg__get16(mapped + i);
+    }
+    while (sum > 0xffff) {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    qg__put16(out + 60, (uint16_t)~sum); /* a right checksum (RFC 1624) */
+    CHECK(!parses(out, n));
+    memcpy(out + 38, plain, sizeof plain);
+    CHECK(!parses(out, n)); /* it was right for the other one */
+}
+
 TEST(addresses_of_no_one_host) {
     static const char *const any[] = {"0.0.0.0", "::", "::ffff:0.0.0.0"};
     static const char *const one[] = {"0.0.0.1", "::1", "::ffff:0.0.0.1", "1::"};
