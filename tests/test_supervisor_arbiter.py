@@ -45,6 +45,15 @@ def test_a_quick_end(files: Path, number: int) -> None:
         assert isinstance(never.exception, quicgreen.QuicException)
 
 
+def test_a_worker_that_is_not_ready_ends_without_a_noise(files: Path) -> None:
+    with supervised(files, "-w", "1") as server:
+        (files / "app.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(600)\n")
+        server.signal(signal.SIGHUP)
+        assert wait_until((files / "begun").exists, START_S)
+        assert server.end() == 0
+        assert "signal SIG" not in server.log
+
+
 def test_a_second_signal_ends_a_drain(files: Path) -> None:
     with supervised(files, "-w", "1", "--graceful-timeout", "600") as server:
         never = gevent.spawn(server.get, "/slow/600")
@@ -150,15 +159,32 @@ def test_one_that_served_is_back_soon_however_often_it_crashes(files: Path) -> N
         assert server.get().status_code == 200
 
 
+def seconds_of_goaways(connections: list[quicgreen.Connection]) -> float:
+    """From the first to the last, of connections of which none has heard one."""
+    told: dict[int, float] = {}
+    with gevent.Timeout(START_S):
+        while len(told) < len(connections):
+            gevent.sleep(0.001)
+            told |= {i: time.monotonic() for i, c in enumerate(connections) if c.draining and i not in told}
+    return max(told.values()) - min(told.values())
+
+
 def test_a_reload_hands_clients_on_one_after_the_other(files: Path) -> None:
     with supervised(files, "-w", "1") as server:
         connections = [connection_to(server, server.workers()[0]["pid"]) for _ in range(20)]
         server.signal(signal.SIGHUP)
-        told: dict[int, float] = {}
-        while len(told) < len(connections):
-            gevent.sleep(0.001)
-            told |= {i: time.monotonic() for i, c in enumerate(connections) if c.draining and i not in told}
-        assert max(told.values()) - min(told.values()) >= 0.15  # 10 ms between two
+        assert seconds_of_goaways(connections) >= 0.15  # 10 ms between two
+
+
+def test_a_second_reload_hurries_those_of_the_first(files: Path) -> None:
+    """Only so many generations may drain at a time: nobody is to be ended for having been polite."""
+    with supervised(files, "-w", "1", "--graceful-timeout", "60") as server:
+        connections = [connection_to(server, server.workers()[0]["pid"]) for _ in range(500)]
+        server.signal(signal.SIGHUP)
+        second = gevent.spawn(server.reload)
+        assert seconds_of_goaways(connections) < 4  # 5 s by themselves
+        second.get()
+        assert server.ask()["generation"] == 2
 
 
 def test_a_stop_hurries_those_that_hand_clients_on(files: Path) -> None:

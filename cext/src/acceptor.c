@@ -92,6 +92,27 @@ static int64_t deliver(qg_conn *conn, uint8_t *data, size_t len, const qg_addr *
     return rc;
 }
 
+static bool is_peer_cid(qg_conn *conn, const long_header *h) {
+    const uint8_t *cid;
+    size_t len;
+    quiche_conn_destination_id(conn->quiche, &cid, &len);
+    return len == h->scid_len && memcmp(cid, h->scid, len) == 0;
+}
+
+/* The first server that answers is the one: "any subsequent packet it receives on that connection with a
+ * different Source Connection ID" is discarded (RFC 9000, section 7.2), which quiche does not do. Two answer
+ * when a first flight of several packets comes just when workers change, and when one is slow and its client
+ * asked again. */
+static void deliver_handshake(qg_conn *conn, const long_header *h, uint8_t *data, size_t len,
+                              const qg_addr *from, const qg_addr *to) {
+    if (conn->answered && !is_peer_cid(conn, h)) {
+        conn->engine->counters->datagrams_junk++;
+        return;
+    }
+    deliver(conn, data, len, from, to);
+    conn->answered |= h->type == 0 && is_peer_cid(conn, h);
+}
+
 /* ------------------------------------------------------------- answers to strangers */
 
 static void answer(qg_endpoint *ep, const uint8_t *data, size_t len, const qg_addr *from,
@@ -301,7 +322,10 @@ static void take_long(qg_endpoint *ep, uint8_t *data, size_t len, const qg_addr 
     }
     qg_conn *conn = find(e, h.dcid, h.dcid_len);
     bool ours = h.dcid_len == QG_CID_LEN && conn == NULL;
-    if (conn != NULL && conn->endpoint == ep) {
+    if (conn != NULL && conn->endpoint == ep && conn->state == QG_CONN_HANDSHAKE &&
+        !conn->is_server) {
+        deliver_handshake(conn, &h, data, len, from, to);
+    } else if (conn != NULL && conn->endpoint == ep) {
         deliver(conn, data, len, from, to);
     } else if (ours && is_anothers(ep, h.dcid, data, len, from, to)) {
         return;

@@ -108,6 +108,7 @@ typedef struct qg_conn {
     bool wants_early; /* client: to be started once the first flight is out */
     bool early_sent;  /* client: a request left before the handshake was complete */
     bool nudge;       /* client: what quiche has to send again shall not wait */
+    bool answered;    /* client: a server's Initial came, and no other server is heard */
     bool established; /* the handshake was complete once */
     bool announced;   /* QG_EVENT_ACCEPTED or CONNECTED was said */
     bool said_closed; /* QG_EVENT_CLOSED was said */

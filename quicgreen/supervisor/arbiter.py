@@ -378,9 +378,9 @@ class Supervisor:
         if oldest is not None:
             oldest.end()
 
-    def _drain(self, child: Child) -> None:
+    def _drain(self, child: Child, *, spread: bool = True) -> None:
         self._slots.leave(child)  # first: what comes after the signal is another's
-        child.drain(child.generation.settings.graceful_timeout, spread=not self._stopping)
+        child.drain(child.generation.settings.graceful_timeout, spread=spread)
 
     def _on_started(self) -> None:
         self._serving = True
@@ -445,6 +445,9 @@ class Supervisor:
         generation.serving_since = time.monotonic()
         for child in self._members(generation):
             self._slots.accept(child)
+        for child in self.children:
+            if child.state == DRAINING:  # since the reload before: their clients are now told all at once
+                self._drain(child, spread=False)
         for child in self._members(old):
             self._drain(child)
         draining = sorted({c.generation.number for c in self.children if c.state == DRAINING})
@@ -511,7 +514,7 @@ class Supervisor:
             if quick or child.state == STARTING:
                 child.end()
             elif child.state in (SERVING, DRAINING):
-                self._drain(child)
+                self._drain(child, spread=False)
 
     def _end_all(self) -> None:
         """When the loop was left by an error, workers must not stay."""

@@ -44,6 +44,9 @@ _ORPHAN_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
 
+_ENDS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT)
+"""Drain; drain, handing clients on one after the other; close at once."""
+
 
 class Worker:
     """One worker. Hooks get it.
@@ -73,6 +76,8 @@ class Worker:
         # not ignored, since programs that an application starts would inherit that.
         for number in (signal.SIGINT, signal.SIGTTIN, signal.SIGTTOU):
             set_handler(number, _nothing)
+        for number in _ENDS:
+            set_handler(number, _leave)  # until it serves
         if hub.exists():
             gevent.reinit()  # the program had one, whose loop is its parent's still
         settings = self.settings
@@ -188,7 +193,7 @@ class Worker:
 
     def _take_signals(self) -> None:
         self._signals = SimpleQueue()
-        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT):
+        for number in _ENDS:
             gevent.signal_handler(number, self._signals.put, number)
         set_handler(signal.SIGABRT, self._on_abort)
 
@@ -232,6 +237,10 @@ class Worker:
 
 def _nothing(number: int, frame: Any) -> None:
     pass
+
+
+def _leave(number: int, frame: Any) -> None:
+    os._exit(exits.OK)
 
 
 def _user(name: str) -> pwd.struct_passwd:
