@@ -86,6 +86,9 @@ qg_datapath *qg__udp_open(const qg_addr *bind, uint32_t flags, int fd, qg_counte
 qg_datapath *qg__xdp_open(qg_datapath *udp, const char *interface, char *reason, size_t reason_size,
                           int *result);
 
+/* Close all but the UDP socket, and return that. */
+qg_datapath *qg__xdp_give_back(qg_datapath *dp);
+
 /* Two ends of a link in memory. */
 bool qg__pair_open(const qg_addr *addr_a, qg_counters *counters_a, const qg_addr *addr_b,
                    qg_counters *counters_b, qg_datapath *out[2]);

@@ -132,15 +132,11 @@ int qg_endpoint_udp(qg_engine *e, const qg_addr *bind_to, uint32_t flags, int fd
     return dp != NULL ? adopt(e, dp) : result;
 }
 
-/* Put another datapath in the place of an endpoint's own; it has taken that one over. */
+/* Put a datapath in the place of an endpoint's own, which it has taken over or given back. */
 static int exchange(qg_endpoint *ep, qg_datapath *dp) {
-    qg_engine *e = ep->engine;
-    qg__engine_unwatch(e, ep);
+    qg__engine_unwatch(ep->engine, ep);
     ep->dp = dp;
-    if (e->trace_fd >= 0) {
-        qg__trace(dp, e->trace_fd, &e->now_ns);
-    }
-    return qg__engine_watch(e, ep, false, true);
+    return qg__engine_watch(ep->engine, ep, false, true);
 }
 
 int qg_endpoint_xdp(qg_engine *e, int index, const char *interface, char *reason, size_t capacity) {
@@ -157,20 +153,21 @@ int qg_endpoint_xdp(qg_engine *e, int index, const char *interface, char *reason
         return QG_STATE;
     }
     qg__untrace(ep->dp);
-    qg_datapath *dp = NULL;
+    qg_datapath *dp = NULL, *udp = ep->dp;
     snprintf(reason, capacity, "there is no UDP socket to stand behind it");
-    if (strcmp(ep->dp->ops->name, "udp") != 0) {
+    if (strcmp(udp->ops->name, "udp") != 0) {
         rc = QG_INVALID;
     } else {
-        dp = qg__xdp_open(ep->dp, interface, reason, capacity, &rc);
+        dp = qg__xdp_open(udp, interface, reason, capacity, &rc);
     }
-    if (dp == NULL) {
-        if (e->trace_fd >= 0) {
-            qg__trace(ep->dp, e->trace_fd, &e->now_ns);
-        }
-        return rc;
+    if (dp != NULL && (rc = exchange(ep, dp)) < 0) {
+        snprintf(reason, capacity, "the engine cannot watch it: %s", strerror(errno));
+        exchange(ep, qg__xdp_give_back(dp));
     }
-    return exchange(ep, dp);
+    if (e->trace_fd >= 0) {
+        qg__trace(ep->dp, e->trace_fd, &e->now_ns);
+    }
+    return rc;
 }
 
 int qg_endpoint_pair(qg_engine *a, const qg_addr *addr_a, qg_engine *b, const qg_addr *addr_b,

@@ -90,6 +90,12 @@ void qg__eth_ip(const qg_addr *addr, uint8_t out[16]) {
     }
 }
 
+bool qg__eth_v4(const qg_addr *addr) {
+    uint8_t ip[16];
+    qg__eth_ip(addr, ip);
+    return carried_by_v4(ip);
+}
+
 bool qg__eth_any(const qg_addr *addr) {
     static const uint8_t none[16];
     uint8_t ip[16];
@@ -245,9 +251,7 @@ static void write_v6(uint8_t *ip, const uint8_t from[16], const uint8_t to[16], 
 }
 
 size_t qg__eth_packet_size(const qg_addr *to, size_t len) {
-    uint8_t ip[16];
-    qg__eth_ip(to, ip);
-    return (carried_by_v4(ip) ? IPV4_LEN : IPV6_LEN) + UDP_LEN + len;
+    return (qg__eth_v4(to) ? IPV4_LEN : IPV6_LEN) + UDP_LEN + len;
 }
 
 size_t qg__eth_write(uint8_t *out, size_t capacity, const uint8_t mac_to[QG_MAC_LEN],

@@ -35,6 +35,9 @@ size_t qg__eth_packet_size(const qg_addr *to, size_t len);
 /* The address alone, 16 bytes, IPv4's mapped; the same for both forms that an address may have. */
 void qg__eth_ip(const qg_addr *addr, uint8_t out[16]);
 
+/* Is it IPv4's, mapped or not? */
+bool qg__eth_v4(const qg_addr *addr);
+
 /* Is it the address of no one host, in any of its forms? */
 bool qg__eth_any(const qg_addr *addr);
 

@@ -50,7 +50,7 @@ typedef struct xdp {
     qg_datapath *udp;
     uint32_t interface;
     uint32_t mtu;
-    uint8_t mac[QG_MAC_LEN];
+    qg_bpf_match match;
     bool mapped;      /* the UDP socket has IPv4 addresses as IPv6's */
     uint32_t waiting; /* for room to send: a bit for each queue, QUEUES_MAX is the UDP socket's */
     int link;         /* the program on the interface */
@@ -72,6 +72,21 @@ static bool goes_on(const qg_dgram *d, const qg_frame *f) {
            d->len + f->len <= SLOT_SIZE && qg__addr_equal(&d->from, &f->from);
 }
 
+/* Is it from an address of ours? Then it is forged, and its sender must not become our neighbour: those who are
+ * on this host, and use that address, would be answered there. */
+static bool from_us(const xdp *x, const qg_addr *from) {
+    uint8_t ip[16];
+    bool found = false;
+    qg__eth_ip(from, ip);
+    for (uint32_t i = 0; i < x->match.v4_count; i++) {
+        found |= memcmp(ip + 12, x->match.v4[i], 4) == 0 && qg__eth_v4(from);
+    }
+    for (uint32_t i = 0; i < x->match.v6_count; i++) {
+        found |= memcmp(ip, x->match.v6[i], 16) == 0;
+    }
+    return found;
+}
+
 /* Put what has come on one queue behind what is in `out` already. Returns how many records there are. */
 static int take_queue(xdp *x, uint16_t queue, qg_dgram *out, int count, int max) {
     qg_xsk *s = x->queues[queue];
@@ -88,6 +103,10 @@ static int take_queue(xdp *x, uint16_t queue, qg_dgram *out, int count, int max)
         }
         qg_dgram *d = count > begun ? &out[count - 1] : NULL;
         if (d == NULL || !goes_on(d, &f) || (x->base.wildcard && !qg__addr_equal(&d->to, &f.to))) {
+            if (from_us(x, &f.from)) {
+                counters->xdp_bad_frames++;
+                continue;
+            }
             if (count == max) {
                 break;
             }
@@ -199,8 +218,8 @@ static void send_frames(xdp *x, const qg_neighbour *n, size_t len, size_t segmen
         size_t piece = qg__min(segment, len - at);
         uint8_t *frame = qg__xsk_room(s);
         size_t size = frame == NULL ? 0
-                                    : qg__eth_write(frame, QG_XSK_FRAME, n->mac, x->mac, from, to,
-                                                    x->room + x->taken + at, piece);
+                                    : qg__eth_write(frame, QG_XSK_FRAME, n->mac, x->match.mac, from,
+                                                    to, x->room + x->taken + at, piece);
         if (size == 0) { /* begin saw to the room; a path of two families is none */
             x->base.counters->send_errors++;
             continue;
@@ -307,13 +326,19 @@ static void drop(xdp *x) {
     free(x);
 }
 
-static void xdp_close(qg_datapath *dp) {
+qg_datapath *qg__xdp_give_back(qg_datapath *dp) {
     xdp *x = (xdp *)dp;
+    qg_datapath *udp = x->udp;
     if (dp->fd >= 0) {
         count(x);
     }
-    x->udp->ops->close(x->udp);
     drop(x);
+    return udp;
+}
+
+static void xdp_close(qg_datapath *dp) {
+    qg_datapath *udp = qg__xdp_give_back(dp);
+    udp->ops->close(udp);
 }
 
 /* The program, and the sockets, must not outlive our parent because we have them too. */
@@ -338,7 +363,6 @@ static const qg_datapath_ops xdp_ops = {"xdp",     xdp_receive, xdp_begin, xdp_c
 typedef struct opening {
     xdp *x;
     const char *name; /* of the interface */
-    qg_bpf_match match;
     char *reason;
     size_t reason_size;
     int result;
@@ -402,8 +426,7 @@ static bool look_at_interface(opening *o) {
     if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER) {
         return refuse(o, QG_INVALID, "its frames are not Ethernet's");
     }
-    memcpy(x->mac, request.ifr_hwaddr.sa_data, QG_MAC_LEN);
-    memcpy(o->match.mac, x->mac, QG_MAC_LEN);
+    memcpy(x->match.mac, request.ifr_hwaddr.sa_data, QG_MAC_LEN);
     return true;
 }
 
@@ -440,14 +463,15 @@ static bool find_addresses(opening *o) {
         memcpy(address.bytes, a->ifa_addr, address.len);
         qg__eth_ip(&address, ip);
         if (qg__eth_any(&udp->local) || memcmp(ip, own, sizeof ip) == 0) {
-            add_address(&o->match, ip, family == AF_INET);
+            add_address(&o->x->match, ip, family == AF_INET);
         }
     }
     freeifaddrs(all);
+    qg_bpf_match *match = &o->x->match;
     o->x->mapped = v6_socket;
-    o->match.port = ntohs(bound->sin_port);
-    o->match.frame_end = QG_XSK_RECEIVE_MAX + 1;
-    return o->match.v4_count + o->match.v6_count > 0 ||
+    match->port = ntohs(bound->sin_port);
+    match->frame_end = QG_XSK_RECEIVE_MAX + 1;
+    return match->v4_count + match->v6_count > 0 ||
            refuse(o, QG_INVALID, "it has no address that is served here");
 }
 
@@ -495,7 +519,7 @@ static bool open_all(opening *o) {
     bool done = sockets >= 0 || refused(o, "making a map of sockets");
     done = done && open_queues(o, sockets);
     if (done) {
-        program = qg__bpf_program(sockets, &o->match);
+        program = qg__bpf_program(sockets, &o->x->match);
         done = program >= 0 || refused(o, "loading a program");
     }
     done = done && (watch(o->x) || refused(o, "watching its sockets"));

@@ -269,7 +269,24 @@ TEST(bad_frames_do_no_harm) {
     end(&s);
 }
 
-/* By loopback, and in fragments: through the socket. */
+/* Nobody on the wire has it: whoever on this host uses it would be answered there. */
+TEST(frames_from_our_own_address) {
+    scene s;
+    qg_dgram d[8];
+    if (!set(&s, "::")) {
+        return;
+    }
+    wire_send(s.far, WIRE_IP, WIRE_IP, PORT, "forged", 6);
+    wire_send(s.far, WIRE_IP6, WIRE_IP6, PORT, "forged", 6);
+    wire_send(s.far, FAR_IP, WIRE_IP, PORT, "good", 4);
+    int n = receive(&s, d, 8);
+    CHECK_TEXT(d[n - 1].data, d[n - 1].len, "good");
+    CHECK_EQ(n, 1);
+    CHECK_EQ(s.counters.xdp_bad_frames, 2);
+    end(&s);
+}
+
+/* By loopback: through the socket. */
 TEST(what_comes_another_way_comes) {
     scene s;
     qg_dgram d[8];
@@ -344,6 +361,21 @@ TEST(an_interface_that_is_removed) {
     commit(&s, "y", 1, 1, &d[0].to, &d[0].from);
     s.dp->ops->flush(s.dp);
     CHECK(!s.dp->blocked);
+    end(&s);
+}
+
+TEST(the_socket_is_given_back) {
+    scene s;
+    qg_dgram d[8];
+    if (!set(&s, "0.0.0.0")) {
+        return;
+    }
+    s.dp = qg__xdp_give_back(s.dp);
+    CHECK(!(s.dp->capabilities & QG_CAP_XDP));
+    wire_send(s.far, FAR_IP, WIRE_IP, PORT, "by UDP", 6);
+    CHECK_EQ(receive(&s, d, 8), 1);
+    CHECK_TEXT(d[0].data, d[0].len, "by UDP");
+    CHECK_EQ(s.counters.xdp_received, 0);
     end(&s);
 }
 
