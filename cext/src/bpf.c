@@ -5,9 +5,11 @@
  *            not to our MAC                                                       -> pass
  *            IPv6?                                                                -> v6
  *            not IPv4, options, a fragment, not UDP, another port                  -> pass
+ *            behind the driver: a checksum that is to be completed                -> pass
  *            its address is one of ours                                           -> take
  *            pass
  *     v6     fewer bytes than an IPv6 header with UDP's, not UDP, another port     -> pass
+ *            behind the driver: a checksum that is to be completed                -> pass
  *            its address is one of ours                                           -> take
  *     pass   return XDP_PASS
  *     take   return bpf_redirect_map(sockets, receive queue, XDP_PASS)
@@ -44,8 +46,8 @@
 #define IPV4_UDP_END     (14 + 20 + 8)
 #define IPV6_UDP_END     (14 + 40 + 8)
 
-/* Fixed part, two instructions for an IPv4 address, eight for an IPv6 one. */
-#define PROGRAM_MAX (64 + 10 * QG_BPF_ADDRESSES_MAX)
+/* Fixed part, two sums, an instruction for an IPv4 address, eight for an IPv6 one. */
+#define PROGRAM_MAX (64 + 80 + 10 * QG_BPF_ADDRESSES_MAX)
 
 /* Where a jump goes that is not written yet. */
 enum { TO_PASS, TO_TAKE, TO_V6, TARGETS };
@@ -106,6 +108,38 @@ static uint32_t word(const uint8_t *bytes) {
     return value;
 }
 
+/* r7 += a word or a half of the frame. */
+static void sum(program *p, uint8_t size, int16_t offset) {
+    load(p, size, offset);
+    add(p, BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_7, BPF_REG_5, 0, 0);
+}
+
+/* r7 = its upper `bits` and what is below, added. */
+static void fold(program *p, int32_t bits) {
+    add(p, BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_8, BPF_REG_7, 0, 0);
+    add(p, BPF_ALU64 | BPF_RSH | BPF_K, BPF_REG_8, 0, 0, bits);
+    add(p, BPF_ALU64 | BPF_LSH | BPF_K, BPF_REG_7, 0, 0, 64 - bits);
+    add(p, BPF_ALU64 | BPF_RSH | BPF_K, BPF_REG_7, 0, 0, 64 - bits);
+    add(p, BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_7, BPF_REG_8, 0, 0);
+}
+
+/* To `pass` when UDP's checksum, at `udp` + 6, is the pseudo header's sum: addresses from `from` on, protocol,
+ * length. A right one is that by chance, one time in 65536; then the packet goes the other way. */
+static void check_summed(program *p, int16_t from, int16_t udp) {
+    add(p, BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_7, 0, 0, htons(IPPROTO_UDP));
+    for (int16_t at = from; at < udp; at += 4) {
+        sum(p, BPF_W, at);
+    }
+    sum(p, BPF_H, (int16_t)(udp + 4));
+    fold(p, 32);
+    fold(p, 16);
+    fold(p, 16);
+    fold(p, 16);
+    load(p, BPF_H, (int16_t)(udp + 6));
+    p->target[p->count] = 1 + TO_PASS;
+    add(p, BPF_JMP | BPF_JEQ | BPF_X, BPF_REG_7, BPF_REG_5, 0, 0);
+}
+
 /* ------------------------------------------------------------- the program */
 
 static void check_frame(program *p, const qg_bpf_match *m) {
@@ -129,6 +163,9 @@ static void check_v4(program *p, const qg_bpf_match *m) {
     jump(p, BPF_JNE, IPPROTO_UDP, TO_PASS);
     load(p, BPF_H, 36);
     jump(p, BPF_JNE, htons(m->port), TO_PASS);
+    if (m->summed) {
+        check_summed(p, 26, 34);
+    }
     load(p, BPF_W, 30);
     for (uint32_t i = 0; i < m->v4_count; i++) {
         jump(p, BPF_JEQ, word(m->v4[i]), TO_TAKE);
@@ -142,6 +179,9 @@ static void check_v6(program *p, const qg_bpf_match *m) {
     jump(p, BPF_JNE, IPPROTO_UDP, TO_PASS);
     load(p, BPF_H, 56);
     jump(p, BPF_JNE, htons(m->port), TO_PASS);
+    if (m->summed) {
+        check_summed(p, 22, 54);
+    }
     for (uint32_t i = 0; i < m->v6_count; i++) {
         for (int part = 0; part < 4; part++) {
             load(p, BPF_W, (int16_t)(38 + 4 * part));

@@ -16,6 +16,7 @@
 typedef struct qg_bpf_match {
     uint8_t mac[QG_MAC_LEN];
     uint16_t port;
+    bool summed; /* and its checksum is not for a card to complete: see qg__bpf_attach */
     uint32_t frame_end;
     uint32_t v4_count, v6_count;
     uint8_t v4[QG_BPF_ADDRESSES_MAX][4];
@@ -33,7 +34,9 @@ int qg__bpf_set_socket(int sockets, uint32_t queue, int fd);
 /* The program. It holds the map by itself. */
 int qg__bpf_program(int sockets, const qg_bpf_match *match);
 
-/* Run it on an interface: in its driver when `native`, else after the driver has made a packet of a frame.
+/* Run it on an interface: in its driver when `native`, else after the driver has made a packet of a frame. Such
+ * a packet may be several, joined by the card or never parted by a sender on this host, and nothing in it says
+ * so; but then its checksum is left to be completed. So a program for that must have `summed`.
  * When the descriptor returned is closed everywhere, and so when its process dies, it runs no more. EBUSY:
  * somebody else's program runs there. */
 int qg__bpf_attach(int program, uint32_t interface, bool native);

@@ -146,7 +146,8 @@ static bool sender_v6(const uint8_t ip[16]) {
 /* ------------------------------------------------------------- taking apart */
 
 /* The UDP header at `udp`, with `room` bytes from there on that belong to the packet. */
-static bool parse_udp(uint8_t *udp, size_t room, const uint8_t *addresses, bool v4, qg_frame *out) {
+static bool parse_udp(uint8_t *udp, size_t room, const uint8_t *addresses, bool v4,
+                      qg_eth_frame *out) {
     size_t len = room >= UDP_LEN ? qg__get16(udp + 4) : 0;
     if (len < UDP_LEN || len > room || qg__get16(udp) == 0) {
         return false;
@@ -159,7 +160,7 @@ static bool parse_udp(uint8_t *udp, size_t room, const uint8_t *addresses, bool 
     return true;
 }
 
-static bool parse_v4(uint8_t *ip, size_t room, bool mapped, qg_frame *out) {
+static bool parse_v4(uint8_t *ip, size_t room, bool mapped, qg_eth_frame *out) {
     if (room < IPV4_LEN || ip[0] != 0x45 || ip[9] != UDP) {
         return false;
     }
@@ -177,7 +178,7 @@ static bool parse_v4(uint8_t *ip, size_t room, bool mapped, qg_frame *out) {
     return true;
 }
 
-static bool parse_v6(uint8_t *ip, size_t room, uint32_t scope, qg_frame *out) {
+static bool parse_v6(uint8_t *ip, size_t room, uint32_t scope, qg_eth_frame *out) {
     if (room < IPV6_LEN || ip[0] >> 4 != 6 || ip[6] != UDP) {
         return false;
     }
@@ -195,7 +196,7 @@ static bool parse_v6(uint8_t *ip, size_t room, uint32_t scope, qg_frame *out) {
     return true;
 }
 
-bool qg__eth_parse(uint8_t *bytes, size_t len, bool mapped, uint32_t scope, qg_frame *out) {
+bool qg__eth_parse(uint8_t *bytes, size_t len, bool mapped, uint32_t scope, qg_eth_frame *out) {
     if (len < ETH_LEN) {
         return false;
     }

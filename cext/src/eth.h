@@ -10,18 +10,18 @@
 /* Ethernet, IPv6, UDP: what stands before a payload at most. */
 #define QG_ETH_HEADERS_MAX 62
 
-typedef struct qg_frame {
+typedef struct qg_eth_frame {
     uint8_t *payload; /* in the frame */
     uint32_t len;
     uint8_t mac[QG_MAC_LEN]; /* of the neighbour who sent it: the peer, or a router */
     qg_addr from, to;
-} qg_frame;
+} qg_eth_frame;
 
 /* Take a frame apart. With `mapped` IPv4 addresses are given as a socket for both families has them
  * (::ffff:1.2.3.4); `scope` is the interface, which link-local addresses bear. False, and nothing in *out to
  * be used: it is anything else than one whole datagram with right lengths and checksums, from an address that
  * a host can have. */
-bool qg__eth_parse(uint8_t *bytes, size_t len, bool mapped, uint32_t scope, qg_frame *out);
+bool qg__eth_parse(uint8_t *bytes, size_t len, bool mapped, uint32_t scope, qg_eth_frame *out);
 
 /* Write a whole frame with `len` bytes of payload at `out`, which has `capacity` bytes. Mapped addresses are
  * IPv4's. Returns its length; 0: it has no room, or the addresses are not of one family. */

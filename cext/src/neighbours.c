@@ -38,7 +38,7 @@ static unsigned set_of(const qg_neighbours *all, const uint8_t ip[16]) {
     return (unsigned)((mixed ^ mixed >> 29) * (all->secret | 1) >> 54);
 }
 
-void qg__neighbours_learn(qg_neighbours *all, const qg_frame *frame, uint16_t queue,
+void qg__neighbours_learn(qg_neighbours *all, const qg_eth_frame *frame, uint16_t queue,
                           uint64_t now_ns) {
     uint8_t ip[16];
     qg__eth_ip(&frame->from, ip);

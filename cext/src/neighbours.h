@@ -21,7 +21,7 @@ qg_neighbours *qg__neighbours_new(void);
 void qg__neighbours_free(qg_neighbours *all);
 
 /* A frame came from `from`. A full table forgets who was silent longest of those in the same place. */
-void qg__neighbours_learn(qg_neighbours *all, const qg_frame *frame, uint16_t queue,
+void qg__neighbours_learn(qg_neighbours *all, const qg_eth_frame *frame, uint16_t queue,
                           uint64_t now_ns);
 
 /* NULL: not known, or silent for too long. Good until the next `learn`. */

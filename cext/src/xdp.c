@@ -67,7 +67,7 @@ typedef struct xdp {
 /* ------------------------------------------------------------- receiving */
 
 /* Does the frame go on where the last datagram in this buffer ended? */
-static bool goes_on(const qg_dgram *d, const qg_frame *f) {
+static bool goes_on(const qg_dgram *d, const qg_eth_frame *f) {
     return d->segment > 0 && d->len % d->segment == 0 && f->len <= d->segment && f->len > 0 &&
            d->len + f->len <= SLOT_SIZE && qg__addr_equal(&d->from, &f->from);
 }
@@ -96,7 +96,7 @@ static int take_queue(xdp *x, uint16_t queue, qg_dgram *out, int count, int max)
     for (; i < available; i++) {
         uint32_t len;
         uint8_t *bytes = qg__xsk_look(s, i, &len);
-        qg_frame f;
+        qg_eth_frame f;
         if (bytes == NULL || !qg__eth_parse(bytes, len, x->mapped, x->interface, &f)) {
             counters->xdp_bad_frames++;
             continue;
@@ -503,32 +503,34 @@ static bool watch(const xdp *x) {
     return done;
 }
 
-/* In the driver where it can be; 1: what else it is that the system can do. */
-static bool attach(opening *o, int program) {
+static bool attach(opening *o, int sockets, bool native) {
     xdp *x = o->x;
-    x->link = qg__bpf_attach(program, x->interface, true);
-    x->base.capabilities |= x->link >= 0 ? QG_CAP_XDP_NATIVE : 0;
-    if (x->link < 0 && errno != EBUSY && errno != EPERM) {
-        x->link = qg__bpf_attach(program, x->interface, false);
+    x->match.summed = !native;
+    int program = qg__bpf_program(sockets, &x->match);
+    if (program < 0) {
+        return refused(o, "loading a program");
     }
+    x->link = qg__bpf_attach(program, x->interface, native);
+    int error = errno;
+    close(program); /* the link holds it */
+    errno = error;
     return x->link >= 0 || refused(o, "attaching a program");
 }
 
 static bool open_all(opening *o) {
-    int sockets = qg__bpf_sockets(QUEUES_MAX), program = -1;
+    int sockets = qg__bpf_sockets(QUEUES_MAX);
     bool done = sockets >= 0 || refused(o, "making a map of sockets");
-    done = done && open_queues(o, sockets);
-    if (done) {
-        program = qg__bpf_program(sockets, &o->x->match);
-        done = program >= 0 || refused(o, "loading a program");
+    done = done && open_queues(o, sockets) && (watch(o->x) || refused(o, "watching its sockets"));
+    if (done) { /* last: from here on frames come */
+        done = attach(o, sockets, true);
+        if (done) {
+            o->x->base.capabilities |= QG_CAP_XDP_NATIVE;
+        } else if (errno != EBUSY && errno != EPERM) {
+            done = attach(o, sockets, false);
+        }
     }
-    done = done && (watch(o->x) || refused(o, "watching its sockets"));
-    done = done && attach(o, program); /* last: from here on frames come */
     if (sockets >= 0) {
         close(sockets);
-    }
-    if (program >= 0) {
-        close(program);
     }
     return done;
 }

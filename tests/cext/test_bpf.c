@@ -155,6 +155,44 @@ TEST(what_is_different_passes) {
     end(&s);
 }
 
+/* Packets that the system made may be several in one, which cannot be seen but by this. */
+TEST(behind_the_driver_a_checksum_must_be_there) {
+    static const char *const pairs[][2] = {{FAR_IP, WIRE_IP},
+                                           {"10.96.255.254", WIRE_IP},
+                                           {FAR_IP6, WIRE_IP6},
+                                           {"fd96:ffff:ffff:ffff:ffff:ffff:ffff:ffff", WIRE_IP6}};
+    scene s;
+    uint8_t frame[1500];
+    static const uint8_t payload[1000] = {1, 2, 3};
+    if (!set(&s)) {
+        return;
+    }
+    s.match.summed = true;
+    int summed = qg__bpf_program(s.sockets, &s.match);
+    CHECK(summed >= 0);
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        for (size_t len = 0; len < 1000; len += 37) {
+            size_t n = wire_frame(frame, sizeof frame, pairs[i][0], 40000, pairs[i][1], PORT,
+                                  payload, len);
+            size_t addresses = i < 2 ? 26 : 22, udp = i < 2 ? 34 : 54;
+            check_note("%s, %zu bytes", pairs[i][0], len);
+            CHECK_EQ(verdict(summed, frame, n), REDIRECT);
+            uint32_t sum = 17 + qg__get16(frame + udp + 4); /* the long way */
+            for (size_t at = addresses; at < udp; at += 2) {
+                sum += qg__get16(frame + at);
+            }
+            while (sum > 0xffff) {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            qg__put16(frame + udp + 6, (uint16_t)sum);
+            CHECK_EQ(verdict(summed, frame, n), PASS);
+            CHECK_EQ(verdict(s.program, frame, n), REDIRECT);
+        }
+    }
+    close(summed);
+    end(&s);
+}
+
 TEST(a_queue_without_a_socket_passes_all) {
     scene s;
     if (!set(&s)) {
@@ -186,6 +224,7 @@ TEST(every_number_of_addresses) {
                 memcpy(s.match.v6[i], "\xfd\x96\0\0\0\0\0\0\0\0\0\0\0\0\0", 15);
             }
             close(s.program);
+            s.match.summed = v4 > v6;
             s.program = qg__bpf_program(s.sockets, &s.match);
             check_note("%u and %u", v4, v6);
             CHECK(s.program >= 0);

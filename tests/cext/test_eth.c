@@ -16,7 +16,7 @@ static qg_addr at(const char *ip, uint16_t port) {
 }
 
 /* In memory of exactly this size, so that the sanitizer sees a step too far. */
-static bool parse(const uint8_t *bytes, size_t len, qg_frame *out) {
+static bool parse(const uint8_t *bytes, size_t len, qg_eth_frame *out) {
     uint8_t *copy = malloc(len + (len == 0));
     qg__copy(copy, bytes, len);
     bool taken = qg__eth_parse(copy, len, false, 7, out);
@@ -28,7 +28,7 @@ static bool parse(const uint8_t *bytes, size_t len, qg_frame *out) {
 }
 
 static bool parses(const uint8_t *bytes, size_t len) {
-    qg_frame f;
+    qg_eth_frame f;
     return parse(bytes, len, &f);
 }
 
@@ -38,7 +38,7 @@ static void check_address(const qg_addr *a, const char *ip, uint16_t port) {
 }
 
 TEST(frames_of_both_families_are_taken_apart) {
-    qg_frame f;
+    qg_eth_frame f;
     uint8_t frame[100];
     memcpy(frame, frame_v4, sizeof frame_v4);
     CHECK(qg__eth_parse(frame, sizeof frame_v4, false, 7, &f));
@@ -97,7 +97,7 @@ TEST(what_is_written_is_read_again) {
     for (size_t len = 0; len <= sizeof payload; len += len < 70 ? 1 : 71) {
         for (int i = 0; i < 3; i++) {
             qg_addr from = at(pairs[i][0], 1), to = at(pairs[i][1], 65535);
-            qg_frame f;
+            qg_eth_frame f;
             size_t n = qg__eth_write(out, sizeof out, ours, theirs, &from, &to, payload, len);
             CHECK(n > len);
             CHECK(qg__eth_parse(out, n, false, 1, &f)); /* lo's index */
@@ -127,7 +127,7 @@ TEST(what_does_not_fit_is_not_written) {
 /* Padding to the shortest frame is not payload; less than a whole packet is none. */
 TEST(lengths) {
     uint8_t frame[200] = {0};
-    qg_frame f;
+    qg_eth_frame f;
     memcpy(frame, frame_v4, sizeof frame_v4);
     CHECK(parse(frame, 60, &f));
     CHECK_EQ(f.len, 5);
@@ -260,7 +260,7 @@ TEST(a_million_bad_frames) {
     for (int i = 0; i < 1000000; i++) {
         bool v4 = random_below(&state, 2) == 0;
         size_t len = v4 ? sizeof frame_v4 : sizeof frame_v6;
-        qg_frame f;
+        qg_eth_frame f;
         memcpy(frame, v4 ? frame_v4 : frame_v6, len);
         for (uint64_t n = random_below(&state, 4) + 1; n > 0; n--) {
             frame[random_below(&state, len)] = (uint8_t)random_next(&state);

@@ -66,7 +66,7 @@ static void commit(scene *s, const void *data, size_t len, size_t segment, const
 
 static void check_far(scene *s, const void *data, size_t len) {
     uint8_t bytes[3000];
-    qg_frame f;
+    qg_eth_frame f;
     CHECK(wire_receive(s->far, bytes, sizeof bytes, &f, 5000));
     CHECK_BYTES(f.payload, f.len, data, len);
     CHECK_BYTES(bytes, QG_MAC_LEN, far_mac, QG_MAC_LEN);

@@ -115,7 +115,7 @@ TEST(frames_go) {
         if (i % 50 == 49) {
             CHECK_EQ(qg__xsk_flush(&s.xsk, &s.counters), QG_OK);
             for (uint32_t k = i - 49; k <= i; k++) {
-                qg_frame f;
+                qg_eth_frame f;
                 CHECK(wire_receive(s.far, bytes, sizeof bytes, &f, 2000));
                 CHECK_BYTES(f.payload, f.len, &k, sizeof k);
             }
@@ -147,7 +147,7 @@ TEST(all_rooms_under_way) {
 TEST(an_interface_that_is_down_keeps_them) {
     scene s;
     uint8_t bytes[3000];
-    qg_frame f;
+    qg_eth_frame f;
     if (!set(&s)) {
         return;
     }

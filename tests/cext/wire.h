@@ -77,7 +77,7 @@ static inline void wire_send(int far, const char *from, const char *to, uint16_t
 }
 
 /* The next frame with UDP that comes to the far end; false: none within the time. */
-static inline bool wire_receive(int far, uint8_t *bytes, size_t capacity, qg_frame *f,
+static inline bool wire_receive(int far, uint8_t *bytes, size_t capacity, qg_eth_frame *f,
                                 int timeout_ms) {
     struct pollfd p = {.fd = far, .events = POLLIN};
     while (poll(&p, 1, timeout_ms) == 1) {

@@ -44,9 +44,9 @@ static void mend(uint8_t *frame, size_t len) {
     qg__put16(udp + 6, (uint16_t)~sum);
 }
 
-static void again(const qg_frame *f) {
+static void again(const qg_eth_frame *f) {
     uint8_t out[FRAME_MAX];
-    qg_frame second;
+    qg_eth_frame second;
     size_t n = qg__eth_write(out, sizeof out, f->mac, f->mac, &f->to, &f->from, f->payload, f->len);
     if (n == 0) {
         CHECK(f->len + QG_ETH_HEADERS_MAX > sizeof out);
@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         frame = cut;
         len -= data[1];
     }
-    qg_frame f;
+    qg_eth_frame f;
     if (qg__eth_parse(frame, len, data[0] & 1, 7, &f)) {
         CHECK(f.payload >= frame && f.payload + f.len <= frame + len);
         CHECK(!qg__eth_any(&f.from));
