@@ -6,7 +6,8 @@ PIP    := $(PY) -m pip --disable-pip-version-check -q
 
 SOURCES := setup.py setup.cfg pyproject.toml cext/build.py \
            $(shell find cext/include cext/src cext/python -name '*.[ch]') \
-           cext/quiche/Cargo.toml cext/quiche/Cargo.lock cext/quiche/src/lib.rs
+           cext/quiche/Cargo.toml cext/quiche/Cargo.lock cext/quiche/src/lib.rs \
+           $(wildcard cext/quiche/patches/*.patch)
 
 .PHONY: build demo test soak bench lint fuzz clean
 

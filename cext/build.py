@@ -6,6 +6,10 @@ quiche takes minutes to build, so its target folder lies outside the source tree
 $QUICGREEN_BUILD_CACHE, or $XDG_CACHE_HOME/quicgreen, or ~/.cache/quicgreen; in it one folder per lock
 file. libclang, which bindgen loads, is copied there too: cargo rebuilds BoringSSL when its path changes,
 and pip builds in a new folder each time.
+
+What is built is quiche as it was published, with the patches of cext/quiche/patches
+(docs/decisions/026-quiche-patches.md); the patched source lies in the cache as well, one folder for each
+state of crate and patches.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 from cffi import FFI
@@ -35,6 +41,7 @@ HEADERS = [
 ]
 BEGIN, END = "/* ---- cdef ---- */", "/* ---- end of cdef ---- */"
 MACHINES = {"x86_64", "aarch64"}
+PATCHES = sorted((CRATE / "patches").glob("*.patch"))
 
 
 def need(condition: bool, message: str) -> None:
@@ -85,6 +92,67 @@ def stable_libclang(cache: Path) -> Path:
     return folder
 
 
+def published(name: str, version: str, checksum: str) -> Path:
+    """The crate's archive as cargo keeps it, downloaded when it is not there yet."""
+    home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+    pattern = f"registry/cache/*/{name}-{version}.crate"
+    if not any(home.glob(pattern)):
+        # No other target's crates: an offline build has only those of this one.
+        target = f"{platform.machine()}-unknown-linux-gnu"
+        run = subprocess.run(["cargo", "fetch", "--locked", "--target", target], cwd=CRATE)
+        need(run.returncode == 0, "cargo could not fetch the crates; its messages are above")
+    archives = sorted(home.glob(pattern))
+    need(bool(archives), f"cargo keeps no {name}-{version}.crate in {home / 'registry' / 'cache'}")
+    for archive in archives:
+        if hashlib.sha256(archive.read_bytes()).hexdigest() == checksum:
+            return archive
+    sys.exit(f"quicgreen: {archives[0]} is not what Cargo.lock names (sha256 {checksum}); remove it")
+
+
+def patched_crate(cache: Path) -> Path:
+    """Our crate, over a patched copy of quiche beside it: a folder that stays where it is, since cargo
+    goes by paths."""
+    files = [CRATE / "Cargo.toml", CRATE / "Cargo.lock", CRATE / "src" / "lib.rs", *PATCHES]
+    state = hashlib.sha256(b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files))
+    crate = cache / f"patched-{state.hexdigest()[:12]}"
+    if crate.exists():
+        return crate
+    lock = (CRATE / "Cargo.lock").read_text()
+    entry = re.search(r'(name = "quiche"\nversion = "(.+)"\n)source = ".+"\nchecksum = "(.+)"\n', lock)
+    assert entry is not None, "Cargo.lock has no quiche of crates.io"
+    version, checksum = entry[2], entry[3]
+    partial = cache / f"{crate.name}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with tarfile.open(published("quiche", version, checksum)) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(partial)
+    source = (partial / f"quiche-{version}").rename(partial / "quiche")
+    # git, which BoringSSL's build needs as well: it applies a patch whole or not at all, and guesses
+    # nothing. Were the cache in a repository it would take its paths from there.
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(partial.resolve())}
+    for patch in PATCHES:
+        run = subprocess.run(["git", "apply", str(patch)], cwd=source, env=environment)
+        need(
+            run.returncode == 0,
+            f"{patch.name} does not fit quiche {version}: docs/decisions/026-quiche-patches.md says what "
+            "to do; git's messages are above",
+        )
+    # With a path instead of the registry, which a lock file names neither source nor checksum of. The
+    # library is named after its state, so that builds of two do not take each other's.
+    manifest = (CRATE / "Cargo.toml").read_text()
+    manifest = manifest.replace('"quicgreen_quiche"', f'"quicgreen_quiche_{crate.name[-12:]}"')
+    (partial / "Cargo.toml").write_text(f'{manifest}\n[patch.crates-io]\nquiche = {{ path = "quiche" }}\n')
+    (partial / "Cargo.lock").write_text(lock.replace(entry[0], entry[1]))
+    (partial / "src").mkdir()
+    shutil.copy(CRATE / "src" / "lib.rs", partial / "src")
+    try:
+        partial.rename(crate)
+    except OSError:  # another build was faster
+        shutil.rmtree(partial)
+    return crate
+
+
 def cargo_build(cache: Path) -> tuple[Path, Path, Path]:
     """Returns the static library, quiche's and BoringSSL's include folders."""
     headers = subprocess.run(
@@ -97,7 +165,8 @@ def cargo_build(cache: Path) -> tuple[Path, Path, Path]:
         "CARGO_TARGET_DIR": str(cache / "target"),
     }
     command = ["cargo", "build", "--release", "--locked", "--message-format=json-render-diagnostics"]
-    run = subprocess.run(command, cwd=CRATE, env=environment, stdout=subprocess.PIPE, text=True)
+    crate = patched_crate(cache)
+    run = subprocess.run(command, cwd=crate, env=environment, stdout=subprocess.PIPE, text=True)
     need(run.returncode == 0, "cargo could not build quiche; its messages are above")
     library = boring = quiche = None
     for line in run.stdout.splitlines():
@@ -109,7 +178,7 @@ def cargo_build(cache: Path) -> tuple[Path, Path, Path]:
             name = message["target"]["name"]
             if name == "quiche":
                 quiche = Path(message["manifest_path"]).parent / "include"
-            elif name == "quicgreen_quiche":
+            elif name == f"quicgreen_quiche_{crate.name[-12:]}":
                 library = Path(next(f for f in message["filenames"] if f.endswith(".a")))
     need(None not in (library, boring, quiche), "cargo built something else than expected")
     return library, quiche, boring  # type: ignore[return-value]

@@ -14,11 +14,11 @@ import math
 import operator
 from collections.abc import Iterator
 
-import _sse
 import gevent
 from _local import serve
 
 import quicgreen
+from quicgreen import sse
 
 _OPERATORS = {
     ast.Add: operator.add,
@@ -74,7 +74,7 @@ def handle(request: quicgreen.Request) -> None:
 def pieces(result: str) -> Iterator[bytes]:
     for character in result:
         gevent.sleep(0.05)
-        yield _sse.encode(json.dumps({"chunk": character}))
+        yield sse.encode(json.dumps({"chunk": character}))
 
 
 def answer(request: quicgreen.Request, status: int, what: dict[str, str]) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import _sse
 import gevent
 from _local import serve
 
 import quicgreen
+from quicgreen import sse
 
 TOKEN_S = 0.1
 
@@ -45,8 +45,8 @@ def tokens() -> Iterator[bytes]:
     """Each leaves when it is there."""
     for token in ANSWER:
         gevent.sleep(TOKEN_S)
-        yield _sse.encode(json.dumps({"choices": [{"index": 0, "delta": {"content": token}}]}))
-    yield _sse.encode("[DONE]")
+        yield sse.encode(json.dumps({"choices": [{"index": 0, "delta": {"content": token}}]}))
+    yield sse.encode("[DONE]")
 
 
 def answer_prompt(request: quicgreen.Request, prompt: str) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import _sse
 from _local import peer
 from _mcp_errors import cut_off, mcp_errors, refused, unknown_tool
 from mcp_types import (
@@ -38,6 +37,7 @@ from mcp_types import (
 from mcp_types.version import LATEST_HANDSHAKE_VERSION
 
 import quicgreen
+from quicgreen import sse
 
 
 class McpClient:
@@ -153,7 +153,7 @@ def _wire(model: Any) -> dict[str, Any]:
 def _messages(response: quicgreen.Response) -> Iterator[Any]:
     """One, or the events of a stream, each as it comes."""
     if (response.headers.get("content-type") or "").startswith("text/event-stream"):
-        for event in _sse.decode(response.iter_lines()):
+        for event in sse.decode(response.iter_lines()):
             if event.event == "message" and event.data:
                 yield jsonrpc_message_adapter.validate_json(event.data)
     else:

@@ -16,12 +16,12 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 
-import _sse
 import gevent
 from _local import serve, start
 from gevent.queue import Empty, Queue
 
 import quicgreen
+from quicgreen import sse
 
 REMEMBERED = 1000
 """Events that a subscriber may be away for."""
@@ -44,7 +44,7 @@ class Hub:
     def publish(self, data: str) -> int:
         """It waits for nobody."""
         self.newest += 1
-        event = _sse.encode(data, id=str(self.newest))
+        event = sse.encode(data, id=str(self.newest))
         self.remembered.append((self.newest, event))
         for queue in list(self.queues):
             if queue.full():
@@ -99,13 +99,13 @@ def handle(request: quicgreen.Request) -> None:
 # ---------------------------------------------------------------- who listens, and who speaks
 
 
-def listen(session: quicgreen.Session, url: str, last_id: str | None = None) -> Iterator[_sse.Event]:
+def listen(session: quicgreen.Session, url: str, last_id: str | None = None) -> Iterator[sse.Event]:
     """Events, each as it comes."""
     headers = {"last-event-id": last_id} if last_id is not None else {}
     # Between two heartbeats nothing may come.
     with session.stream("GET", f"{url}/events", headers=headers, timeout=3 * HEARTBEAT_S) as response:
         response.raise_for_status()
-        yield from _sse.decode(response.iter_lines())
+        yield from sse.decode(response.iter_lines())
 
 
 def subscriber(session: quicgreen.Session, url: str, name: str, count: int) -> None:

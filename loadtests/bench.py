@@ -16,8 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import agent_rows
 import client_rows
 import connection_rows
+import go_rows
 import machine
 import primitives
 import quicpro_rows
@@ -31,7 +33,17 @@ from samples import Group, Plan, Row, groups, say
 
 from quicgreen.testing import self_signed
 
-MODULES = [server_rows, client_rows, connection_rows, websocket_rows, primitives, quicpro_rows, xdp_rows]
+MODULES = [
+    server_rows,
+    client_rows,
+    connection_rows,
+    websocket_rows,
+    primitives,
+    quicpro_rows,
+    go_rows,
+    agent_rows,
+    xdp_rows,
+]
 """Imported for the rows that they register."""
 
 SECONDS = 1.5

@@ -2,7 +2,7 @@
 processes.py).
 
 usage: green_client.py PORT CERT [IP]
-Commands: {"how": "differing" | "same" | "single" | "full" | "resumed", "count": N}
+Commands: {"how": "differing" | "same" | "single" | "full" | "resumed" | "many", "count": N}
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from quicgreen.tickets import Ticket
 
 GREENLETS = 100
 HANDSHAKES_AT_ONCE = 10
+CONNECTIONS = 10
+"""Of "many", each with as many greenlets."""
 
 
 class Load:
@@ -33,6 +35,7 @@ class Load:
         self.port, self.cert, self.ip = int(port), cert, ip
         self.tickets: list[Ticket] = []
         self.base = f"https://{ip}:{port}"
+        self.sessions: list[quicgreen.Session] = []
         self.numbers = itertools.count()  # never the same path twice, in all runs
         self.body = 0
         self.times_ns: list[int] = []
@@ -45,6 +48,18 @@ class Load:
         """Its own path, and a field of its own."""
         n = next(self.numbers)
         self._count(self.session.get(f"{self.base}/item/{n}", headers={"x-request-id": f"request-{n}"}))
+
+    def many(self) -> None:
+        """As differing, on the next one of many sessions."""
+        n = next(self.numbers)
+        session = self.sessions[n % CONNECTIONS]
+        self._count(session.get(f"{self.base}/item/{n}", headers={"x-request-id": f"request-{n}"}))
+
+    def _open_many(self) -> None:
+        one = quicgreen.Limits(max_connections=1, max_streams=1000)
+        while len(self.sessions) < CONNECTIONS:
+            session = quicgreen.Session(verify=self.cert, config=LOOPBACK, limits=one)
+            self.sessions.append(session)
 
     def single(self) -> None:
         """A call whose time matters."""
@@ -88,6 +103,9 @@ class Load:
         else:
             calls = iter(range(count))  # all greenlets take from it
             greenlets = HANDSHAKES_AT_ONCE if how in ("full", "resumed") else GREENLETS
+            if how == "many":
+                self._open_many()
+                greenlets = GREENLETS * CONNECTIONS
             workers = [gevent.spawn(repeat, call, calls) for _ in range(greenlets)]
             gevent.joinall(workers, raise_error=True)
         seconds = time.perf_counter() - started
@@ -110,7 +128,8 @@ def main() -> None:
     print(json.dumps({"ready": True, "version": quicgreen.__version__}), flush=True)
     for line in FileObjectPosix(sys.stdin, "r", close=False):
         print(json.dumps(load.run(**json.loads(line))), flush=True)
-    load.session.close()
+    for session in (load.session, *load.sessions):
+        session.close()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The measured server: one of a few handlers. A child process of the benchmark (see processes.py).
 
-usage: green_server.py HANDLER CERT KEY [--spawn HOW] [--busy-thread] [--host IP] [--port PORT]
+usage: green_server.py HANDLER CERT KEY [--spawn HOW] [--busy-thread] [--max-idle-ms N]
+       [--host IP] [--port PORT]
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import threading
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--busy-thread", action="store_true")
+    parser.add_argument("--max-idle-ms", type=int)
     options = parser.parse_args()
     server = quicgreen.Server(
         (options.host, options.port),
@@ -94,7 +97,7 @@ def main() -> None:
         certfile=options.cert,
         keyfile=options.key,
         spawn=options.spawn,
-        config=LOOPBACK,
+        config=dataclasses.replace(LOOPBACK, max_idle_ms=options.max_idle_ms),
     )
     server.start()
     if options.busy_thread:

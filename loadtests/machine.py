@@ -15,7 +15,7 @@ from samples import say
 import quicgreen
 from quicgreen import _engine
 
-_PACKAGES = ["gevent", "greenlet", "cffi", "hypercorn", "aioquic", "curl_cffi", "websockets"]
+_PACKAGES = ["gevent", "greenlet", "cffi", "hypercorn", "aioquic", "curl_cffi", "websockets", "locust"]
 
 _NOISE = 0.1
 """Share of the cores that others may take before it is mentioned."""

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 MEASURED, OTHER = 0, 1
 """The cores: one for the process that is measured, one for its peer, so that neither takes the other's."""
 
-_READY_S = 30
+_READY_S = 60
 """A server's imports take 1 s; beyond this it will not come."""
 
 ANSWER_S = 120
@@ -71,12 +71,12 @@ class Child:
         self,
         name: str,
         command: list[str],
-        role: int,
+        role: int | None,
         environment: dict[str, str] | None = None,
         patience_s: float = _READY_S,
     ) -> None:
-        """Start it, and wait for its first line."""
-        core = cores()[role]
+        """Start it, and wait for its first line. Without a role it has both cores."""
+        its_cores = set(cores()) if role is None else {cores()[role]}
         self.name = name
         self._buffer = b""
         self._process = subprocess.Popen(
@@ -84,7 +84,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            preexec_fn=lambda: os.sched_setaffinity(0, its_cores),
         )
         self.pid = self._process.pid
         # The kernel's clock of that process: user and system time of all its threads, those that ended too
@@ -97,7 +97,7 @@ class Child:
             raise
 
     @classmethod
-    def python(cls, script: str, *arguments: object, role: int, **environment: str) -> Child:
+    def python(cls, script: str, *arguments: object, role: int | None, **environment: str) -> Child:
         """One of the scripts beside this one."""
         command = [sys.executable, str(HERE / script), *map(str, arguments)]
         return cls(script.removesuffix(".py"), command, role, environment)

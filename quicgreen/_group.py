@@ -1,4 +1,5 @@
-"""What the workers of one server share, as an object (cext/include/quicgreen_group.h).
+"""What the workers of one server share, as an object, and how they end with who forked them
+(cext/include/quicgreen_group.h).
 
 One of the modules that import the C module, under the rules of `_engine`. Exempt from rule 1: any thread of
 any process of the group may call any method at any time.
@@ -143,8 +144,8 @@ class WorkerGroup:
 
     def bury(self) -> list[int]:
         """Mark the slots DEAD whose process is gone without a word. Returns all that are DEAD."""
-        lib.qg_group_bury(self.pointer)
-        return [slot for slot in range(self.info()["slots"]) if self.worker(slot).state == DEAD]
+        dead = ffi.new("uint8_t[]", self.SLOTS_MAX)
+        return list(dead[0 : lib.qg_group_bury(self.pointer, dead)])
 
     def set_state(self, slot: int, generation: int, state: int) -> bool:
         """False when the slot has begun another life."""
@@ -223,3 +224,14 @@ class WorkerGroup:
         if result == lib.QG_INVALID:
             raise error("argument", f"slot {slot}")
         return bool(result != lib.QG_GONE)
+
+
+def end_with(parent: int, number: int, patience_s: int) -> bool:
+    """From now on this process ends when its parent does: signal `number` comes, whose handler in Python is
+    there already and may say goodbye, and `patience_s` seconds later an alarm, which also ends one that
+    runs no Python any more. To be called again when the user was changed. False: the parent is dead already.
+    """
+    result = lib.qg_orphan_ends(parent, number, patience_s)
+    if result == lib.QG_INVALID:
+        raise error("argument", f"signal {number}, {patience_s} s")
+    return bool(result == lib.QG_OK)

@@ -39,7 +39,7 @@ from gevent.hub import get_hub
 from gevent.threadpool import ThreadPool
 from greenlet import getcurrent, greenlet
 
-from . import _engine, trace
+from . import _engine, forks, lookups, trace
 from ._engine import DRAIN_MORE, TOKEN, Engine, Record
 from ._group import WorkerGroup
 from .exceptions import error
@@ -409,7 +409,7 @@ class Runtime:
         these look up names, and would be missed if something never came back."""
         if self._threads is None:
             self._threads = ThreadPool(_THREADS, self.hub, idle_task_timeout=_THREADS_IDLE_S)
-        failure, value = self._threads.apply(_attempt, (function, arguments))
+        failure, value = self._threads.apply(forks.whole, (_attempt, (function, arguments)))
         if failure is not None:
             raise failure
         return value
@@ -515,6 +515,7 @@ def _make(group: WorkerGroup | None = None, slot: int = 0, generation: int = 0) 
         # the parent's descriptors; after gevent.fork this does nothing more.
         gevent.reinit(hub)
     hub = get_hub()
+    lookups.install(hub)
     runtime = hub.quicgreen_runtime = Runtime(hub, group, slot, generation)
     return runtime
 

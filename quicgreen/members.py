@@ -7,7 +7,9 @@ A supervisor does all of this for its workers; these are for a program's own loo
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from errno import EADDRINUSE
+from typing import Any
 
 import gevent
 
@@ -17,6 +19,9 @@ from ._group import ACCEPTING, DEAD, DRAINING, FREE, STARTING, WorkerGroup
 
 _BIND_S = 2.0
 """How long another member's look at the port may be in the way."""
+
+_LOOK_S = 1.0
+"""How often each member looks whether others have died. Who has a packet for one of them sees it at once."""
 
 
 class Member:
@@ -28,7 +33,9 @@ class Member:
 
     def __init__(self, group: WorkerGroup) -> None:
         self._group = group
-        self._slot = self._generation = 0
+        self._slot = self._generation = self._fd = 0
+        self._runtime: Any = None
+        self._look_entry: Any = None
 
     def enter(self) -> hub.Runtime:
         """The runtime of this thread, which has a slot of the group.
@@ -41,6 +48,7 @@ class Member:
         if runtime is None or runtime.group is not self._group:
             runtime = hub.join(self._group, *self._group.claim())
         self._slot, self._generation = runtime.slot, runtime.generation
+        self._runtime = runtime
         return runtime
 
     def bind(self, engine: Engine, ip: str, port: int) -> tuple[int, int]:
@@ -69,16 +77,31 @@ class Member:
         return {worker.state for worker in workers} - {FREE, DEAD}
 
     def accept(self, fd: int) -> None:
-        """New connections may come, by the socket `fd`. Of members that have died meanwhile the clients are
-        told."""
+        """New connections may come, by the socket `fd`. Through it the clients of members are told that have
+        died, and of those that will."""
+        self._fd = fd
+        self._mourn({*self._group.bury(), self._slot})  # this one had another owner, perhaps
+        self._group.set_state(self._slot, self._generation, ACCEPTING)
+        self._plan_look()
+
+    def _plan_look(self) -> None:
+        self._look_entry = self._runtime.deadlines.add(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """In the hub."""
+        if not self._runtime.forked and self._look_entry is not None:
+            self._plan_look()
+            self._mourn(self._group.bury())
+
+    def _mourn(self, slots: Iterable[int]) -> None:
+        """Tell the clients of the dead who had these slots."""
         group = self._group
-        for slot in {*group.bury(), self._slot}:  # this one had another owner, perhaps
-            while group.reset(slot, fd):
+        for slot in slots:
+            while group.reset(slot, self._fd):
                 pass
             worker = group.worker(slot)
             if worker.state == DEAD and worker.connections == 0:  # none that know another port
                 group.set_state(slot, worker.generation, FREE)
-        group.set_state(self._slot, self._generation, ACCEPTING)
 
     def leave(self) -> None:
         """No new connections; they go to other members."""
@@ -86,4 +109,7 @@ class Member:
 
     def rest(self) -> None:
         """The server has ended. The slot is kept as long as the process, whose engine has it."""
+        if self._look_entry is not None:
+            self._runtime.deadlines.cancel(self._look_entry)
+            self._look_entry = None
         self._group.set_state(self._slot, self._generation, STARTING)

@@ -8,6 +8,7 @@ told when something is free, and passes the word on as it leaves.
 
 from __future__ import annotations
 
+import _socket
 import copy
 import errno
 import ipaddress
@@ -23,6 +24,7 @@ from . import _contexts, _engine, hub
 from .configuration import Limits, Timeout
 from .connection import ClientConnection
 from .exceptions import QuicException, error
+from .lookups import look_up
 from .session_keeper import SessionKeeper
 from .urls import ascii_host, split_authority
 
@@ -55,22 +57,13 @@ def resolve(host: str, port: int, timeout: float | None) -> list[Any]:
     address = _numeric(host, port)
     if address is not None:
         return [address]
-    from gevent import Timeout as GeventTimeout
-    from gevent import socket
-
-    limit = GeventTimeout(timeout)
-    limit.start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        found = look_up(host, port, _socket.SOCK_DGRAM, timeout)
+    except TimeoutError as e:
+        raise error("handshake-timeout", f"resolving {host}: {e}", request_sent=False) from None
     except (OSError, UnicodeError) as e:
         why = getattr(e, "strerror", None) or e
         raise error("name", f"{host}: {why}", request_sent=False) from None
-    except GeventTimeout as e:
-        if e is not limit:
-            raise
-        raise error("handshake-timeout", f"resolving {host}", request_sent=False) from None
-    finally:
-        limit.close()
     ips = dict.fromkeys(str(entry[4][0]) for entry in found)
     addresses = [a for a in (_numeric(ip, port) for ip in ips) if a is not None]
     if not addresses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import logging
 import os
 import sys
@@ -26,6 +27,7 @@ from .connection import ServerConnection
 from .exceptions import error
 from .fields import Fields
 from .greenlets import RequestGreenlet
+from .lookups import look_up
 from .members import Member
 from .messages import Request
 from .stream import H3_NO_ERROR
@@ -40,6 +42,9 @@ _LOOK_S = 0.01
 """How often an ended server looks for handlers whose clients are gone; most kinds cannot be joined."""
 
 _FIN_MORE = FIN | MORE
+
+_LOOKUP_S = 30.0
+"""Until a listener's name has an address: two servers asked twice, 5 s each (resolv.conf(5)), and some."""
 
 _RETRY = {"never": _engine.RETRY_NEVER, "always": _engine.RETRY_ALWAYS, "auto": _engine.RETRY_AUTO}
 
@@ -526,10 +531,8 @@ def _resolve(host: str) -> str:
     """A host's first address, numeric."""
     if _engine.parse_address(host, 0) is not None:
         return host
-    from gevent import socket
-
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+        found = look_up(host, None, _socket.SOCK_DGRAM, _LOOKUP_S)
     except (OSError, UnicodeError) as e:
         raise error("bind", f"{host}: {getattr(e, 'strerror', None) or e}") from None
     return str(found[0][4][0])

@@ -227,3 +227,24 @@ def test_peers_are_told_from_a_socket_only() -> None:
 def test_an_engine_needs_a_slot_of_its_own() -> None:
     with pytest.raises(QuicException, match="Unable to initialize"):
         Engine(lambda: None, group=small(), slot=1, generation=1)
+
+
+def test_a_process_that_is_an_orphan_already_is_told_so() -> None:
+    """What happens otherwise: test_supervisor_worker.py."""
+    check_python(
+        """
+        import os, signal
+        from quicgreen._group import end_with
+        from quicgreen import QuicClientException
+        signal.signal(signal.SIGRTMAX, lambda *_: None)
+        assert end_with(os.getppid(), signal.SIGRTMAX, 1)
+        assert not end_with(os.getpid(), signal.SIGRTMAX, 1)
+        for number, patience in ((signal.SIGKILL, 1), (signal.SIGRTMAX, 0)):
+            try:
+                end_with(os.getppid(), number, patience)
+            except QuicClientException as e:
+                assert f"signal {number:d}" in str(e)
+            else:
+                raise AssertionError
+        """
+    )

@@ -19,6 +19,7 @@ from quicgreen import _core  # type: ignore[attr-defined]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "cext" / "build.py"
+CRATE = ROOT / "cext" / "quiche"
 TOOLS = Path(sys.executable).parent
 """cmake, and what else the build got from the package index."""
 
@@ -108,9 +109,9 @@ def test_openssl_and_boringssl_in_one_process(first: str) -> None:
 NEEDED = ["cargo", "cc", "c++", "make", "git", "cmake"]
 
 
-def _build(code: str = "", **environment: str) -> str:
+def _build(code: str = "", build: Path = BUILD, **environment: str) -> str:
     """What `python cext/build.py` says when it must not work; `code` runs before it."""
-    program = f"{code}\nimport runpy; runpy.run_path({str(BUILD)!r}, run_name='__main__')"
+    program = f"{code}\nimport runpy; runpy.run_path({str(build)!r}, run_name='__main__')"
     run = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | environment,
@@ -161,6 +162,60 @@ def test_another_platform_is_told_so(system: str, machine: str) -> None:
 def test_an_old_python_is_told_so() -> None:
     said = _build("import sys; sys.version_info = (3, 9, 18)")
     assert said == "quicgreen: needs Python 3.10 or later\n"
+
+
+# ---------------------------------------------------------------- quiche's patches
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> dict[str, str]:
+    """An environment in which cargo does nothing: what comes before it is looked at."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cargo").symlink_to("/bin/false")
+    return {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{TOOLS}{os.pathsep}{os.environ['PATH']}",
+        "QUICGREEN_BUILD_CACHE": str(tmp_path / "cache"),
+    }
+
+
+def test_quiche_is_patched_beside_our_crate(tmp_path: Path, tools: dict[str, str]) -> None:
+    """Also where the cache lies in a repository, whose paths git would go by."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for _ in range(2):
+        assert _build(**tools) == "quicgreen: cargo could not build quiche; its messages are above\n"
+    (crate,) = (tmp_path / "cache").glob("*/patched-*")
+    assert "fn abandon_in_flight" in (crate / "quiche" / "src" / "path.rs").read_text()
+    lock, published = ((folder / "Cargo.lock").read_text() for folder in (crate, CRATE))
+    assert lock.count("checksum") == published.count("checksum") - 1
+
+
+def test_a_patch_that_does_not_fit_is_named(tmp_path: Path, tools: dict[str, str]) -> None:
+    shutil.copytree(ROOT / "cext", tmp_path / "cext")
+    lines = (
+        "--- a/src/path.rs",
+        "+++ b/src/path.rs",
+        "@@ -1,2 +1,2 @@",
+        " no such line",
+        "-nor this",
+        "+but this",
+        "",
+    )
+    patch = tmp_path / "cext" / "quiche" / "patches" / "9999-of-another-version.patch"
+    patch.write_text("\n".join(lines))
+    said = _build(build=tmp_path / "cext" / "build.py", **tools).splitlines()
+    assert "error: src/path.rs: patch does not apply" in said
+    assert said[-1].startswith("quicgreen: 9999-of-another-version.patch does not fit quiche 0.")
+    assert "docs/decisions/026-quiche-patches.md" in said[-1]
+
+
+def test_a_source_that_is_not_the_published_one_is_refused(tmp_path: Path, tools: dict[str, str]) -> None:
+    kept = tmp_path / "registry" / "cache" / "index.crates.io"
+    kept.mkdir(parents=True)
+    version = re.search(r'name = "quiche"\nversion = "(.+)"', (CRATE / "Cargo.lock").read_text())
+    assert version
+    (kept / f"quiche-{version[1]}.crate").write_bytes(b"something else")
+    said = _build(CARGO_HOME=str(tmp_path), **tools)
+    assert said.startswith(f"quicgreen: {kept / f'quiche-{version[1]}.crate'} is not what Cargo.lock names")
 
 
 # ---------------------------------------------------------------- installing

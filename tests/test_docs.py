@@ -53,6 +53,7 @@ def test_links_and_paths_exist(page: Path) -> None:
 # ---------------------------------------------------------------- examples
 
 WITH_EXAMPLES = {
+    "load-testing": 2,
     "porting": 13,
     "sessions": 7,
     "tracing": 4,

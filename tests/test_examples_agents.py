@@ -6,6 +6,7 @@ That something comes as it is made is shown without a clock: who makes it waits 
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -397,3 +398,22 @@ def test_curl_subscribes_from_where_it_left(certificate: Certificate) -> None:
             PYTHONWARNINGS=None,
         )
     assert [line for line in said.splitlines() if line][1:] == ["id: 2", "data: two", "id: 3", "data: three"]
+
+
+# ---------------------------------------------------------------- many of them
+
+
+def test_locustfile_agents() -> None:
+    """Ten agents for some seconds, by locust's own command."""
+    with Example("locustfile_agents") as example:
+        said = example.finish(None)
+        assert example.status == 0, (said, example.complaint)
+    table = re.findall(r"^(POST|TTFT|TPOT) +(\w+) +(\d+) +(\d+)\(", example.complaint, re.MULTILINE)
+    counts = {(kind, name): (int(count), int(failures)) for kind, name, count, failures in table}
+    assert counts.keys() == {("POST", "chat"), ("TTFT", "chat"), ("TPOT", "chat"), ("POST", "calculator")}
+    assert len(set(counts.values())) == 1, (
+        "each question has an answer, token by token, and a call of the tool"
+    )
+    [(count, failures)] = set(counts.values())
+    assert count >= 10
+    assert failures == 0

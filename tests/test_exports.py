@@ -6,16 +6,25 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import helpers.locusts  # noqa: F401 - locust patches nothing here
 import pytest
 
 import quicgreen
+import quicgreen.locust
 import quicgreen.qlog
 import quicgreen.quicpro
 import quicgreen.testing
 import quicgreen.websocket
 from quicgreen import exceptions
 
-PACKAGES = [quicgreen, quicgreen.qlog, quicgreen.quicpro, quicgreen.testing, quicgreen.websocket]
+PACKAGES = [
+    quicgreen,
+    quicgreen.locust,
+    quicgreen.qlog,
+    quicgreen.quicpro,
+    quicgreen.testing,
+    quicgreen.websocket,
+]
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -597,6 +597,35 @@ def test_threads_work_at_the_same_time() -> None:
 
 
 @pytest.mark.skipif(monkey.is_module_patched("threading"), reason="threads are greenlets here")
+def test_a_fork_waits_for_what_runs_in_a_thread() -> None:
+    """A store of tickets looks up names, and has locks: forks.py."""
+    check_python(
+        """
+        import os, time
+        import gevent
+        from quicgreen import forks, hub
+
+        forks._PATIENCE_S = 20
+        begun, ended = [], []
+
+        def work():
+            begun.append(1)
+            time.sleep(0.3)
+            ended.append(1)
+            return "done"
+
+        job = gevent.spawn(hub.current().in_thread, work)
+        while not begun:
+            gevent.sleep(0.001)
+        assert not ended
+        if (pid := os.fork()) == 0:
+            os._exit(not ended)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert job.get() == "done"
+        """
+    )
+
+
 def test_plain_threading_works_unpatched() -> None:
     results: list[str] = []
     with serving(hello) as server:

@@ -14,6 +14,7 @@ NAMES = {
     "__main__": "cli",
     "cli/__init__": "cli",
     "quicpro/__init__": "exports",
+    "locust/__init__": "exports",
     "qlog/__init__": "qlog_reader",
     "tickets/__init__": "tickets_store",
     "supervisor/__init__": "exports",
@@ -23,8 +24,8 @@ NAMES = {
 """What is tested under another name."""
 
 WHOLE = {
-    "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions", "surface",
-    "websocket_chat", "workers",
+    "bench", "build", "docs", "examples", "exports", "layering", "mapping", "repeats", "resumed_sessions",
+    "surface", "websocket_chat", "workers",
 }  # fmt: skip
 """Tests of no one module: `tests/test_NAME.py`."""
 

@@ -132,6 +132,40 @@ def test_children_take_the_slots_of_those_that_died() -> None:
     )
 
 
+def test_a_member_s_death_is_noticed_without_any_packet() -> None:
+    """Also one that its parent has not waited for: its clients are told by those that live."""
+    alone(
+        """
+    import gevent, signal
+    port = free_port()
+    pids = []
+    for _ in range(2):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            quicgreen.Server(("127.0.0.1", port), hello, tls=tls, group=group).serve_forever()
+    while [group.worker(slot).state for slot in (0, 1)] != [ACCEPTING] * 2:
+        time.sleep(0.01)
+    try:
+        idle = quicgreen.connect("127.0.0.1", port, verify=False, timeout=20)
+        victim = int(idle.get("/").text)
+        slot = [group.worker(slot).pid for slot in (0, 1)].index(victim)
+        os.kill(victim, signal.SIGKILL)
+        with gevent.Timeout(10):
+            while not idle.closed:
+                gevent.sleep(0.01)
+            assert idle.closing_error().cause == "lost"
+            while group.worker(slot).state != FREE:
+                gevent.sleep(0.01)
+        with quicgreen.Session(verify=False) as session:
+            assert session.get(f"https://127.0.0.1:{port}/").text != str(victim)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    """
+    )
+
+
 def test_a_thread_that_has_a_runtime_cannot_join() -> None:
     """This one has."""
     group = WorkerGroup(slots=2, connections=2, early_data_capacity=2)

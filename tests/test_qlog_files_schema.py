@@ -82,6 +82,7 @@ def test_a_bad_network(tmp_path: Path) -> None:
         quicgreen.connect("127.0.0.1", link.port, verify=False, config=config) as connection,
     ):
         assert connection.get("/", timeout=60).content == body
+        link.rebind()
         assert connection.get("/", timeout=60).content == body
     found = counts(tmp_path)
     assert found["quic:congestion_state_updated"] > 4

@@ -108,6 +108,18 @@ def test_reload_takes_new_code_and_new_settings(files: Path) -> None:
         assert "ticket_keys is not changed by a reload: it stays 25" in server.log
 
 
+def test_a_reload_does_not_hold_up_the_end(files: Path) -> None:
+    with supervised(files, "-w", "1", "--graceful-timeout", "60") as server:
+        slow = gevent.spawn(server.get, "/slow/1.5")
+        gevent.sleep(0.2)
+        server.signal(signal.SIGTERM)
+        server.wait_for("once more stops at once")
+        server.signal(signal.SIGHUP)
+        assert wait_until(lambda: server.ask()["reload_error"] == "it is stopping", 1)
+        assert server.wait() == 0
+        assert slow.get(timeout=START_S).status_code == 200
+
+
 @pytest.mark.parametrize("broken", ["app", "config", "hang"])
 def test_a_reload_that_cannot_leaves_all_as_it_is(files: Path, broken: str) -> None:
     (files / "c.toml").write_text("[quicgreen]\nworkers = 2\ntimeout = 2\n")
@@ -255,6 +267,22 @@ def test_more_workers_than_slots(files: Path) -> None:
         assert server.ask()["workers_wanted"] == 6
 
 
+def test_where_no_program_may_steer(files: Path) -> None:
+    """Packets are handed over then. The kernel goes by addresses, so each socket must be somebody's."""
+    under = [sys.executable, Path(__file__).parent / "helpers" / "no_programs.py"]
+    with supervised(files, "-w", "1", under=under) as server:
+        server.wait_for("no steering program (Operation not permitted): packets are handed")
+        assert server.ask()["steering"] == "handover"
+        assert {server.get(timeout=5).status_code for _ in range(10)} == {200}
+        server.reload()
+        assert wait_until(lambda: len(server.pids()) == 1, START_S)
+        assert {server.get(timeout=5).status_code for _ in range(10)} == {200}
+        assert server.end() == 0
+    with supervised(files, "-w", "1", "--steering", "bpf", under=under, wait=False) as server:
+        assert server.wait() == 95
+        assert "steering=bpf: this kernel takes no program" in server.log
+
+
 def test_the_supervisor_has_no_hub_and_no_engine() -> None:
     check_python(
         """
@@ -341,56 +369,66 @@ def test_systemd_hears_how_it_goes(files: Path) -> None:
             heard.clear()
 
         environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}
-        with supervised(files, "-w", "1", **environ) as server:
+        (files / "c.toml").write_text("[quicgreen]\nworkers = 1\n")
+        with supervised(files, "-c", "c.toml", **environ) as server:
             hear("READY=1\nSTATUS=1 workers")
             hear("WATCHDOG=1")
             server.signal(signal.SIGHUP)
             hear("RELOADING=1\nMONOTONIC_USEC=")
             hear("READY=1\nSTATUS=1 workers, reloaded 1 times")
+            (files / "c.toml").write_text("[quicgreen]\nworkers = 0\n")
+            server.signal(signal.SIGHUP)
+            hear("RELOADING=1\nMONOTONIC_USEC=")  # Type=notify-reload waits for both
+            hear("READY=1\nSTATUS=1 workers; the last reload failed")
             server.signal(signal.SIGTERM)
             hear("STOPPING=1")
             assert server.wait() == 0
 
 
 def test_a_socket_of_systemd_s_is_served(files: Path) -> None:
-    """Descriptor 3, with ReusePort=yes; the address of `bind` does not count."""
+    """Descriptor 3; the address of `bind` does not count. systemd keeps it, for who comes next."""
     (files / "app.py").write_text(APP)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         s.bind(("127.0.0.1", 0))
-        start = f"""
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            activated(files, s, end)
+
+
+def activated(folder: Path, s: socket.socket, end: int) -> None:
+    """A supervisor that gets this socket, serves and is ended."""
+    start = f"""
 import os, sys
 os.dup2({s.fileno()}, 3)
-os.environ |= {{"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}}
+os.environ |= {{"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "quic"}}
 sys.argv[1:] = ["serve", "app:handle", "-w", "2"]
 from quicgreen.cli import main
 sys.exit(main())
 """
-        process = subprocess.Popen(
-            [sys.executable, "-c", start],
-            cwd=files,
-            pass_fds=[s.fileno()],
-            env=environment(),
-            stdout=subprocess.PIPE,
-        )
-        try:
-            url = f"https://127.0.0.1:{s.getsockname()[1]}/"
+    process = subprocess.Popen(
+        [sys.executable, "-c", start],
+        cwd=folder,
+        pass_fds=[s.fileno()],
+        env=environment(),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        url = f"https://127.0.0.1:{s.getsockname()[1]}/"
 
-            def served() -> set[str]:
-                found = set()
-                for _ in range(8):
-                    with quicgreen.Session(verify=False, timeout=START_S) as session:
-                        found.add(session.get(url).headers["x-worker"])
-                return found
+        def served() -> set[str]:
+            found = set()
+            for _ in range(8):
+                with quicgreen.Session(verify=False, timeout=START_S) as session:
+                    found.add(session.get(url).headers["x-worker"])
+            return found
 
-            assert process.stdout is not None
-            gevent.get_hub().threadpool.apply(process.stdout.readline)
-            assert wait_until(lambda: served() == {"0", "1"}, START_S)
-        finally:
-            process.terminate()
-            process.wait(START_S)
-            process.stdout.close()
-        assert process.returncode == 0
+        assert process.stdout is not None
+        gevent.get_hub().threadpool.apply(process.stdout.readline)
+        assert wait_until(lambda: served() == {"0", "1"}, START_S)
+    finally:
+        process.send_signal(end)
+        process.wait(START_S)
+        process.stdout.close()
+    assert process.returncode == (0 if end == signal.SIGTERM else -end)
 
 
 @pytest.mark.parametrize("how", ["broken", "missing"])

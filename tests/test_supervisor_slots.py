@@ -102,6 +102,20 @@ def test_a_kernel_that_takes_no_program(steering: str, monkeypatch: Any, caplog:
         with pytest.raises(QuicServerException, match="takes no program"):
             Slots(group, sockets, steering)
     else:
-        assert not Slots(group, sockets, steering).is_steered
+        slots = Slots(group, sockets, steering)
+        assert not slots.is_steered
+        assert where_packets_go(slots, 20) == {0: 20}
     assert "no steering program (Operation not supported)" in caplog.text
     sockets.close()
+
+
+def test_a_socket_that_somebody_else_keeps_open_needs_a_program() -> None:
+    """Nobody reads it while its slot has no worker, and it cannot be closed."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        sockets = SocketGroup("ignored:1", [os.dup(s.fileno())])
+        group = WorkerGroup(slots=2, connections=8, early_data_capacity=16)
+        assert Slots(group, sockets, "auto").is_steered
+        with pytest.raises(QuicServerException, match="inherited"):
+            Slots(group, sockets, "handover")
+        sockets.close()

@@ -5,6 +5,7 @@ import socket
 from collections import Counter
 
 import pytest
+from support import check_python
 
 from quicgreen import QuicServerException
 from quicgreen.supervisor.sockets import SocketGroup, inherited_descriptors
@@ -79,9 +80,11 @@ def test_addresses_that_are_not_ours(bind: str) -> None:
         SocketGroup(bind)
 
 
-def test_sockets_that_are_inherited() -> None:
+@pytest.mark.parametrize("sharing", [True, False])
+def test_sockets_that_are_inherited(sharing: bool) -> None:
     first = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sharing:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     first.bind(("127.0.0.1", 0))
     address = first.getsockname()
     group = SocketGroup("ignored:1", [first.detach()])
@@ -92,13 +95,28 @@ def test_sockets_that_are_inherited() -> None:
     group.close()
 
 
-def test_a_socket_that_does_not_share_cannot_be_joined() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+def test_a_socket_of_another_user_cannot_be_joined() -> None:
+    """As one of systemd's, which is root's, by a supervisor that is not."""
+    check_python(
+        """
+        import os, socket
+        from quicgreen import QuicServerException
+        from quicgreen.supervisor.sockets import SocketGroup
+
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         s.bind(("127.0.0.1", 0))
-        group = SocketGroup("ignored:1", [os.dup(s.fileno())])
-        with pytest.raises(QuicServerException, match="ReusePort=yes"):
-            group.member(1)
-        group.close()
+        group = SocketGroup("ignored:1", [s.detach()])
+        group.member(1)
+        if os.geteuid() == 0:  # who is not has no way to be somebody else
+            os.setresuid(65534, 65534, 65534)
+            try:
+                group.member(2)
+            except QuicServerException as e:
+                assert "must be of the user of this process: that is root where systemd" in str(e), e
+            else:
+                raise AssertionError
+        """
+    )
 
 
 @pytest.mark.parametrize("kind", ["stream", "unbound", "pipe", "two"])

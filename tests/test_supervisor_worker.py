@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
+import gevent
 import pytest
 from helpers.commands import START_S
-from helpers.supervised import alive, own_descriptors, supervised
+from helpers.supervised import alive, connection_to, own_descriptors, supervised
 from support import wait_until
+
+import quicgreen
 
 APP = """
 import os, json, sys
@@ -88,18 +92,52 @@ def test_a_worker_without_a_supervisor_ends(files: Path) -> None:
         assert wait_until(lambda: not any(map(alive, pids)), START_S)
 
 
-@pytest.mark.parametrize("path", ["/hang", "/slow/600"])
-def test_also_one_that_is_busy(files: Path, path: str) -> None:
-    import gevent
-
-    import quicgreen
-
-    with supervised(files, "-w", "1", "--timeout", "0") as server:
+def test_also_those_that_are_busy(files: Path) -> None:
+    """In a handler that waits, in Python that never does, and in C, where no Python runs."""
+    with supervised(files, "-w", "3", "--timeout", "0") as server:
         pids = server.pids()
-        waiting = gevent.spawn(server.get, path)
+        with_connection = [connection_to(server, pid) for pid in pids]
+        waiting = [
+            gevent.spawn(connection.get, path, timeout=START_S)
+            for connection, path in zip(with_connection, ("/slow/600", "/hang", "/stuck"), strict=True)
+        ]
+        gevent.sleep(0.5)
+        server.process.kill()
+        server.process.wait()
+        killed = time.monotonic()
+        assert wait_until(lambda: not any(map(alive, pids)), START_S)
+        assert time.monotonic() - killed < 5  # one second's alarm, and a busy machine
+        waiting[0].join(START_S / 2)  # to whom it said goodbye
+        assert isinstance(waiting[0].exception, quicgreen.QuicException)
+        gevent.killall(waiting)
+
+
+def test_also_when_the_application_has_the_alarm_and_the_hangup_for_itself(files: Path) -> None:
+    app = """
+import signal, threading
+def nothing(number, frame): pass
+signal.signal(signal.SIGALRM, nothing)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def handle(request):
+    while True: pass
+"""
+    with supervised(files, "-w", "1", "--timeout", "0", app=app) as server:
+        pids = server.pids()
+        waiting = gevent.spawn(server.get)
         gevent.sleep(0.5)
         server.process.kill()
         server.process.wait()
         assert wait_until(lambda: not any(map(alive, pids)), START_S)
-        waiting.join(START_S)
-        assert isinstance(waiting.exception, quicgreen.QuicException)
+        waiting.kill()
+
+
+def test_a_hangup_of_the_terminal_is_the_supervisor_s(files: Path) -> None:
+    """All processes of a terminal get it; it does not mean that the supervisor died."""
+    with supervised(files, "-w", "2") as server:
+        pids = server.pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGHUP)
+        gevent.sleep(0.3)
+        assert server.pids() == pids
+        assert server.get().status_code == 200

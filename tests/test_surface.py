@@ -374,6 +374,30 @@ ROWS: dict[str, list[str]] = {
     "G3": ["test_workers.py::test_any_worker_resumes_any_client_with_early_data"],
     # Microseconds by AF_XDP and busy polling: that both are on, and the time; `make bench ONLY=x` compares.
     "G4": ["netns/test_xdp.py::test_busy_poll_rtt_in_microseconds"],
+    # Ten times curl: rows b of the benchmark measure it, and that they do is shown here.
+    "G1": [
+        "test_bench.py::test_clients_of_the_rows_b_speak_http3",
+        "test_bench.py::test_rows_b_compare_what_was_counted",
+        "test_bench.py::test_a_peer_that_is_not_there_fails_its_rows_and_the_benchmark",
+        "test_bench.py::test_answers_that_are_others_fail_their_rows",
+        "test_bench.py::test_requests_that_nobody_saw_fail_their_rows",
+        "test_bench.py::test_an_answer_over_another_version_of_http_is_none",
+    ],
+    # Thousands of sessions in one process, and workers of all cores; rows i of the benchmark compare with Go.
+    "G2": [
+        "test_workers_sessions.py::test_one_process_holds_thousands_of_sessions_on_workers_of_all_cores",
+        "test_bench.py::test_without_go_its_rows_say_so",
+    ],
+    # Agents: as many as a machine holds is measured by rows j of the benchmark; over several machines.
+    "G5": [
+        "netns/test_locust.py::test_agents_of_two_machines_are_led_by_a_third",
+        "netns/test_locust.py::test_a_server_that_dies_is_a_failure",
+        "test_examples_agents.py::test_locustfile_agents",
+        "test_locust_outcomes.py::test_events_come_as_they_are_made",
+        "test_locust_outcomes.py::test_a_stream_that_is_cut_off_is_a_failure",
+        "test_locust_client.py::test_messages_of_a_websocket",
+        "test_locust_user.py::test_each_user_has_its_own_connection_and_closes_it",
+    ],
 }
 
 SECTIONS = {"A": 12, "B": 7, "C": 8, "D": 16, "E": 5, "F": 17, "G": 5}
@@ -381,9 +405,6 @@ SECTIONS = {"A": 12, "B": 7, "C": 8, "D": 16, "E": 5, "F": 17, "G": 5}
 
 PENDING = {
     "C6": "servers on two hosts that share keys by a file or Redis",
-    "G1": "ten times curl: rows b of the benchmark, and no test",
-    "G2": "thousands of sessions, and all cores",
-    "G5": "agents over several machines",
 }
 """Rows that no test shows yet."""
 

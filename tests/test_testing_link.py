@@ -446,6 +446,7 @@ def test_a_response_arrives_whole_over_a_very_bad_line() -> None:
     ):
         response = session.get(f"https://127.0.0.1:{link.port}/")
         assert response.content == body
+        link.rebind()
         assert session.get(f"https://127.0.0.1:{link.port}/").content == body
         assert link.counters().to_client.dropped > 0
         assert link.counters().to_client.corrupted > 0

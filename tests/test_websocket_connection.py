@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -148,54 +148,7 @@ def test_iterating_a_socket_that_failed_raises(room: Room) -> None:
         next(messages)
 
 
-def test_only_one_may_receive(room: Room) -> None:
-    ws, theirs = room.pair()
-    first = gevent.spawn(ws.recv)
-    gevent.sleep(0)
-    with pytest.raises(ConcurrencyError):
-        ws.recv()
-    theirs.send("for the first")
-    assert first.get(timeout=PATIENCE_S) == "for the first"
-    ws.close()
-
-
-# ---------------------------------------------------------------- back-pressure
-
-
-def test_what_nobody_receives_stays_with_the_peer(room: Room) -> None:
-    ws, theirs = room.pair(compression=None, max_size=None)
-    sent: list[int] = []
-
-    def flood() -> None:
-        for i in range(400):
-            theirs.send(bytes([i & 0xFF]) * 50_000)
-            sent.append(i)
-
-    flooder = gevent.spawn(flood)
-    assert wait_until(lambda: sent)
-    assert wait_until(lambda: _still(lambda: len(sent)))
-    held = len(sent)
-    assert held < 300
-    assert ws._held < 300_000
-    assert [ws.recv()[0] for _ in range(400)] == [i & 0xFF for i in range(400)]
-    flooder.get(timeout=PATIENCE_S)
-    ws.close()
-
-
-def _still(value: Callable[[], Any]) -> bool:
-    before = value()
-    gevent.sleep(0.2)
-    return bool(value() == before)
-
-
-def test_a_message_beyond_the_read_ahead_is_received(room: Room) -> None:
-    ws, theirs = room.pair(compression=None, max_size=None)
-    sender = gevent.spawn(theirs.send, b"x" * 900_000)
-    assert wait_until(lambda: _still(lambda: ws._held))
-    assert ws._held < 300_000
-    assert len(ws.recv()) == 900_000
-    sender.get(timeout=PATIENCE_S)
-    ws.close()
+# ---------------------------------------------------------------- pings
 
 
 def test_a_hundred_pings_are_answered_and_no_pong_is_left_over(room: Room) -> None:
@@ -204,9 +157,6 @@ def test_a_hundred_pings_are_answered_and_no_pong_is_left_over(room: Room) -> No
     assert all(p.wait(PATIENCE_S) for p in pongs)
     assert theirs._outbox.owed == 0
     ws.close()
-
-
-# ---------------------------------------------------------------- pings
 
 
 def test_a_ping_tells_how_far_away_the_peer_is(room: Room) -> None:

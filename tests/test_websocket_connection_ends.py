@@ -103,7 +103,7 @@ def test_what_came_before_a_close_is_received(room: Room) -> None:
 def test_who_closes_does_not_wait_for_messages_to_be_received(room: Room) -> None:
     ws, theirs = room.pair(compression=None, max_size=None)
     flood = gevent.spawn(lambda: [theirs.send(bytes(50_000)) for _ in range(200)])
-    assert wait_until(lambda: ws._held)
+    assert wait_until(lambda: ws._inbox.held)
     ws.close()
     assert ws.close_code == 1000
     flood.join(PATIENCE_S)
@@ -112,7 +112,7 @@ def test_who_closes_does_not_wait_for_messages_to_be_received(room: Room) -> Non
 
 def test_a_peer_that_does_not_close_is_left(room: Room) -> None:
     ws, theirs = room.pair(close_timeout=0.2)
-    theirs._runtime.targets.pop(theirs._reading)  # it hears nothing
+    theirs._runtime.targets.pop(theirs._inbox._reading)  # it hears nothing
     ws.close()
     assert ws.close_code == 1006
     e = end_of(ws)
@@ -160,32 +160,6 @@ def test_leaving_a_block_by_an_exception_does_not_wait(room: Room) -> None:
 
 
 # ---------------------------------------------------------------- killed
-
-
-@pytest.mark.parametrize("how", ["kill", "timeout"])
-def test_who_is_killed_while_receiving_loses_nothing(room: Room, how: str) -> None:
-    ws, theirs = room.pair()
-    if how == "kill":
-        receiver = gevent.spawn(ws.recv)
-        gevent.sleep(0)
-        receiver.kill()
-    else:
-        with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
-            ws.recv()
-    theirs.send("still here")
-    assert ws.recv(timeout=PATIENCE_S) == "still here"
-    ws.close()
-
-
-def test_nothing_in_time_is_an_error_and_nothing_more(room: Room) -> None:
-    ws, theirs = room.pair()
-    for timeout in (0, 0.01):
-        with pytest.raises(TimeoutError) as caught:
-            ws.recv(timeout=timeout)
-        assert isinstance(caught.value, quicgreen.QuicTimeoutException)
-    theirs.send("a")
-    assert ws.recv(timeout=PATIENCE_S) == "a"
-    ws.close()
 
 
 def test_a_frame_that_was_begun_is_sent_though_its_sender_was_killed(room: Room) -> None:
@@ -290,7 +264,7 @@ def test_a_connection_that_is_closed_takes_its_sockets(room: Room, paused: bool)
     if paused:
         for _ in range(3):
             ws.send("kept")
-        assert wait_until(lambda: theirs._complete)
+        assert wait_until(lambda: theirs._inbox._complete)
     ws._pipe._owner.close(0x100, "done", timeout=None)
     e = end_of(ws)
     assert (e.code, type(e.__cause__)) == (1006, quicgreen.QuicConnectionException)
@@ -310,7 +284,7 @@ def test_an_end_of_the_stream_is_no_close(room: Room) -> None:
 def test_a_peer_that_answers_no_pings_is_gone(room: Room) -> None:
     ws, theirs = room.pair(ping_interval=0.02, ping_timeout=0.1)
     assert wait_until(lambda: ws.latency > 0), "it is asked again and again"
-    theirs._runtime.targets.pop(theirs._reading)  # it hears nothing any more
+    theirs._runtime.targets.pop(theirs._inbox._reading)  # it hears nothing any more
     e = end_of(ws)
     assert (e.code, e.sent) == (1011, (1011, "keepalive ping timeout"))
     theirs._give_up()

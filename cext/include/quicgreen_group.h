@@ -111,8 +111,10 @@ typedef struct qg_worker_info {
  * QG_LIMIT: all are taken; QG_STATE: the one given is; QG_INVALID: there is no such slot. */
 int qg_group_claim(qg_group *group, int slot, uint32_t pid, uint32_t *generation);
 
-/* Set the state of each worker to DEAD whose process is gone without a word. Returns how many. */
-int qg_group_bury(qg_group *group);
+/* Set the state of each worker to DEAD whose process is gone without a word, also when nobody has waited
+ * for it so far. Writes the slots that are DEAD into `dead`, which has room for QG_GROUP_SLOTS_MAX, and
+ * returns how many. */
+int qg_group_bury(qg_group *group, uint8_t *dead);
 
 /* QG_OK; QG_GONE: the slot is in another life; QG_INVALID. Any state may follow any other. */
 int qg_group_set_state(qg_group *group, uint32_t slot, uint32_t generation, uint32_t state);
@@ -153,5 +155,15 @@ int qg_group_reset(qg_group *group, uint32_t slot, int fd);
  * dead slot's socket. Returns its length; 0: the packet is not for a connection id of this group whose
  * worker is gone, or too short to be answered. */
 size_t qg_group_answer(qg_group *group, const uint8_t *packet, size_t len, uint8_t *out);
+
+/* ---------------------------------------------------------------- orphans */
+
+/* From now on this process ends when its parent, process `parent`, does: it gets the signal `number`,
+ * whose handler of now runs, and unless it has ended by itself it is ended by an alarm `patience_s`
+ * seconds later (at least 1), also when it is stuck where no handler can help. The signal without that
+ * death does nothing. For the thread that was forked. To be called again when the signal's handler was
+ * changed, or the user of the process, which makes the system forget.
+ * QG_OK; QG_GONE: it is dead already; QG_INVALID: there is no such signal. */
+int qg_orphan_ends(uint32_t parent, int number, uint32_t patience_s);
 /* ---- end of cdef ---- */
 #endif

@@ -47,9 +47,9 @@ void qg_config_defaults(qg_config_options *o, uint32_t is_server) {
         .pacing = 0,
         .hystart = 1,
         .initial_congestion_window_packets = 10, /* RFC 9002, section 7.2 */
-        /* quiche 0.30 keeps a path for each address that a connection ever had (5 kB), and follows no more
-         * of them than this, less one: a client behind a NAT that forgets is lost after so many. */
-        .active_connection_id_limit = 32,
+        /* And paths: quiche keeps those of a client's last addresses (5 kB each), one of them for the case
+         * that the newest is not valid, and goes through them with each packet that acknowledges. */
+        .active_connection_id_limit = 8,
         .extended_connect = 0,
         .raw = 0,
         .send_capacity_factor = 1.0,

@@ -12,6 +12,10 @@
 /* A NAT forgets a UDP flow after 30 s at the least (RFC 9308, section 3.5). */
 #define KEEP_ALIVE_MAX_NS (15 * QG_NS_PER_S)
 
+/* A NAT may also forget a client at once, and a client that only receives has nothing to say: its server
+ * goes on sending to where it was, until the client speaks. Whoever waits notices a second. */
+#define SILENCE_NS QG_NS_PER_S
+
 /* How many abandoned streams a client's connection may gather, at some 500 bytes each. A server's
  * may gather a quarter of its stream limit, which they count against. */
 #define ABANDONED_CLIENT 4096
@@ -249,6 +253,36 @@ static uint64_t keep_alive_interval(const qg_conn *conn) {
     return third > 0 ? qg__min64(third, KEEP_ALIVE_MAX_NS) : KEEP_ALIVE_MAX_NS;
 }
 
+static uint64_t first_silence(const qg_conn *conn) {
+    return conn->is_server ? conn->alive_ns : qg__min64(conn->alive_ns, SILENCE_NS);
+}
+
+void qg__conn_set_alive(qg_conn *conn) {
+    bool late = conn->heard && conn->silence_ns > first_silence(conn);
+    if (conn->active == 0 || conn->state != QG_CONN_OPEN ||
+        (qg__timer_armed(&conn->alive) && !late)) {
+        return;
+    }
+    if (late) {
+        conn->silence_ns = first_silence(conn);
+    }
+    qg__timer_set(&conn->engine->timers, &conn->alive, conn->engine->now_ns + conn->silence_ns);
+}
+
+/* A request is under way. A client speaks the later the longer nothing came but acknowledgements: its
+ * server may be thinking. */
+static void on_silence(qg_conn *conn) {
+    if (conn->heard && !conn->is_server) {
+        conn->silence_ns = first_silence(conn);
+    } else {
+        quiche_conn_send_ack_eliciting(conn->quiche);
+        conn->engine->counters->keep_alives_sent++;
+        conn->silence_ns = qg__min64(2 * conn->silence_ns, conn->alive_ns);
+    }
+    conn->heard = false;
+    qg__conn_dirty(conn); /* which arms it again */
+}
+
 static void say_established(qg_conn *conn) {
     qg_engine *e = conn->engine;
     bool sessions = conn->is_server && (conn->endpoint->listen.flags & QG_LISTEN_SESSIONS) != 0;
@@ -281,6 +315,7 @@ static void on_established(qg_conn *conn) {
     e->counters->handshakes_completed++;
     e->counters->handshakes_resumed += SSL_session_reused(conn->ssl) == 1;
     conn->alive_ns = keep_alive_interval(conn);
+    conn->silence_ns = first_silence(conn);
     if (conn->is_server) {
         issue_spare_cid(conn);
     }
@@ -367,6 +402,7 @@ static bool serve_streams(qg_conn *conn) {
         if (!qg__engine_room(e, conn->config)) {
             return false;
         }
+        conn->heard = true;
         id = quiche_conn_stream_readable_next(conn->quiche);
         qg_stream *s = id < 0 ? NULL : qg__streams_find(&conn->streams, (uint64_t)id);
         if (s != NULL && s->write.token != 0) {
@@ -435,7 +471,6 @@ bool qg__conn_process(qg_conn *conn) {
 /* ------------------------------------------------------------- timers */
 
 void qg__conn_on_timer(qg_conn *conn, qg_timer *timer) {
-    qg_engine *e = conn->engine;
     switch (timer->kind) {
     case QG_TIMER_QUIC:
         quiche_conn_on_timeout(conn->quiche);
@@ -458,9 +493,7 @@ void qg__conn_on_timer(qg_conn *conn, qg_timer *timer) {
         break;
     default: /* QG_TIMER_ALIVE */
         if (conn->state == QG_CONN_OPEN && conn->active > 0) {
-            quiche_conn_send_ack_eliciting(conn->quiche);
-            e->counters->keep_alives_sent++;
-            qg__conn_dirty(conn); /* which arms it again */
+            on_silence(conn);
         }
         break;
     }

@@ -122,6 +122,7 @@ typedef struct qg_conn {
     bool retried;     /* initial_cid is an id of ours, out of a Retry */
     bool unlisted;    /* counted: the group's list has no place for it */
     bool parting;     /* nothing is: the client may close it by itself, for a little while */
+    bool heard;       /* a stream had something since the keep-alive's timer was last due */
 
     qg_timer quic;  /* quiche's next timeout */
     qg_timer phase; /* the handshake's deadline; the next GOAWAY; who has not read by then */
@@ -147,8 +148,9 @@ typedef struct qg_conn {
     uint64_t *abandoned; /* streams we stopped reading: see qg__conn_abandon */
     uint32_t abandoned_count, abandoned_capacity;
 
-    uint64_t alive_ns; /* how often a keep-alive is due */
-    int recv_error;    /* quiche's, of the packet that ended it */
+    uint64_t alive_ns;   /* how often a keep-alive is due */
+    uint64_t silence_ns; /* how long from now, when nothing is heard: see on_silence in conn.c */
+    int recv_error;      /* quiche's, of the packet that ended it */
 
     uint64_t close_code; /* why it ended */
     uint16_t close_flags;
@@ -191,6 +193,9 @@ bool qg__conn_process(qg_conn *conn);
 bool qg__conn_flush(qg_conn *conn, unsigned *budget);
 
 void qg__conn_on_timer(qg_conn *conn, qg_timer *timer);
+
+/* Have the keep-alive's timer armed while something is under way. */
+void qg__conn_set_alive(qg_conn *conn);
 
 /* quiche 0.30 frees a stream that we stopped reading only if the peer's end of it comes before the
  * last acknowledgement of ours; one that does not is lost for the peer's stream limit. They are

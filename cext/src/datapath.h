@@ -98,4 +98,8 @@ bool qg__pair_open(const qg_addr *addr_a, qg_counters *counters_a, const qg_addr
 typedef bool (*qg_pair_filter)(void *arg, uint8_t *data, size_t len);
 void qg__pair_set_filter(qg_datapath *dp, qg_pair_filter filter, void *arg);
 
+/* For tests: from now on the other end sees `dp` at this address, as behind a NAT, and what it sends to
+ * another one is lost. */
+void qg__pair_rebind(qg_datapath *dp, const qg_addr *outside);
+
 #endif

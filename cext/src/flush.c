@@ -67,9 +67,7 @@ static void set_timers(qg_conn *conn) {
     } else if (due != conn->quic.deadline_ns || !qg__timer_armed(&conn->quic)) {
         qg__timer_set(&e->timers, &conn->quic, due);
     }
-    if (conn->active > 0 && conn->state == QG_CONN_OPEN && !qg__timer_armed(&conn->alive)) {
-        qg__timer_set(&e->timers, &conn->alive, e->now_ns + conn->alive_ns);
-    }
+    qg__conn_set_alive(conn);
 }
 
 bool qg__conn_flush(qg_conn *conn, unsigned *budget) {

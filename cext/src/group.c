@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <openssl/mem.h>
 #include <openssl/rand.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "shm_file.h"
@@ -312,6 +314,18 @@ static bool is_gone(uint64_t life) {
     return kill((pid_t)qg__life_pid(life), 0) != 0 && errno == ESRCH;
 }
 
+/* The same, also of one that nobody has waited for, which still has its number. */
+static bool has_ended(uint64_t life) {
+    int fd = (int)syscall(SYS_pidfd_open, (pid_t)qg__life_pid(life), 0);
+    if (fd < 0) {
+        return is_gone(life);
+    }
+    struct pollfd end = {.fd = fd, .events = POLLIN};
+    bool ended = poll(&end, 1, 0) == 1;
+    close(fd);
+    return ended;
+}
+
 /* How good a slot is to be claimed: 0 best, 3 not at all. */
 static int rank_of(uint64_t life) {
     switch (qg__life_state(life)) {
@@ -365,14 +379,18 @@ int qg_group_claim(qg_group *g, int slot, uint32_t pid, uint32_t *generation) {
     return QG_LIMIT;
 }
 
-int qg_group_bury(qg_group *g) {
+int qg_group_bury(qg_group *g, uint8_t *dead) {
     int count = 0;
     for (uint32_t i = 0; i < g->header->slots; i++) {
         uint64_t life = g->slots[i].life;
         uint8_t state = qg__life_state(life);
-        if (state != QG_WORKER_FREE && state != QG_WORKER_DEAD && is_gone(life)) {
-            count += atomic_compare_exchange_strong(&g->slots[i].life, &life,
-                                                    (life & ~UINT64_C(0xff)) | QG_WORKER_DEAD);
+        bool is_dead = state == QG_WORKER_DEAD;
+        if (state != QG_WORKER_FREE && !is_dead && has_ended(life)) {
+            is_dead = atomic_compare_exchange_strong(&g->slots[i].life, &life,
+                                                     (life & ~UINT64_C(0xff)) | QG_WORKER_DEAD);
+        }
+        if (is_dead) {
+            dead[count++] = (uint8_t)i;
         }
     }
     return count;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "group.h"
+#include "lock.h"
 
 /* The keys of one epoch. */
 typedef struct epoch_keys {
@@ -11,12 +12,12 @@ typedef struct epoch_keys {
     qg_key key[QG_KEYS_USES];
 } epoch_keys;
 
-/* What this process derived from the shared root. */
+/* What this process derived from the shared root; under the lock, since engines of several threads may share a
+ * ring. */
 typedef struct group_keys {
     qg_keys base;
     qg_group *group;
-    pthread_mutex_t lock; /* over all below: engines of several threads may share a ring */
-    uint64_t epoch;       /* plus 1; 0: nothing is derived yet */
+    uint64_t epoch;                      /* plus 1; 0: nothing is derived yet */
     epoch_keys ring[QG_KEYS_WINDOW_MAX]; /* epoch e stands at e % window */
 } group_keys;
 
@@ -139,14 +140,14 @@ static uint32_t group_rotate(qg_keys *keys, uint64_t now_s) {
     group_secrets *s = k->group->secrets;
     const group_header *h = k->group->header;
     uint32_t target = qg__keys_epoch_at(now_s, h->key_origin_s, h->key_period_s);
-    pthread_mutex_lock(&k->lock);
+    qg__lock();
     uint32_t epoch = s->epoch;
     while (epoch < target && !atomic_compare_exchange_weak(&s->epoch, &epoch, target)) {
     }
     qg__group_stepped();
     epoch = catch_up(k);
     forget(s, oldest(epoch, k->base.window));
-    pthread_mutex_unlock(&k->lock);
+    qg__unlock();
     return epoch;
 }
 
@@ -156,9 +157,9 @@ static int group_current(qg_keys *keys, uint32_t use, qg_key *out) {
         *out = k->group->secrets->reset;
         return QG_OK;
     }
-    pthread_mutex_lock(&k->lock);
+    qg__lock();
     *out = k->ring[catch_up(k) % keys->window].key[use];
-    pthread_mutex_unlock(&k->lock);
+    qg__unlock();
     return QG_OK;
 }
 
@@ -180,15 +181,14 @@ static int group_find(qg_keys *keys, uint32_t use, const uint8_t *name, qg_key *
         *out = k->group->secrets->reset;
         return memcmp(name, out->name, sizeof out->name) == 0 ? 0 : QG_GONE;
     }
-    pthread_mutex_lock(&k->lock);
+    qg__lock();
     int found = find(k, use, name, out);
-    pthread_mutex_unlock(&k->lock);
+    qg__unlock();
     return found;
 }
 
 static void group_destroy(qg_keys *keys) {
     group_keys *k = (group_keys *)keys;
-    pthread_mutex_destroy(&k->lock);
     qg_group_free(k->group);
     OPENSSL_cleanse(k, sizeof *k);
     free(k);
@@ -203,6 +203,5 @@ qg_keys *qg_group_keys(qg_group *group) {
     }
     k->base = (qg_keys){&group_ops, 1, group->header->key_period_s, group->header->key_window};
     k->group = qg__group_reference(group);
-    pthread_mutex_init(&k->lock, NULL);
     return &k->base;
 }

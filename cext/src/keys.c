@@ -4,8 +4,9 @@
 #include <openssl/hkdf.h>
 #include <openssl/mem.h>
 #include <openssl/rand.h>
-#include <pthread.h>
 #include <stdlib.h>
+
+#include "lock.h"
 
 #define SECRET QG_KEYS_SECRET
 #define USES   QG_KEYS_USES
@@ -15,9 +16,9 @@ typedef struct epoch_keys {
     qg_key key[USES];
 } epoch_keys;
 
+/* All but what is in `base` under the lock: engines of several threads may share a ring. */
 typedef struct memory_keys {
     qg_keys base;
-    pthread_mutex_t lock; /* over all below: engines of several threads may share a ring */
     uint64_t origin_s;
     uint32_t epoch;
     uint8_t root[SECRET]; /* K[epoch] */
@@ -62,7 +63,7 @@ static void derive_epoch(memory_keys *m) {
 
 static uint32_t memory_rotate(qg_keys *keys, uint64_t now_s) {
     memory_keys *m = (memory_keys *)keys;
-    pthread_mutex_lock(&m->lock);
+    qg__lock();
     uint32_t target = qg__keys_epoch_at(now_s, m->origin_s, keys->period_s);
     while (m->epoch < target) {
         qg__keys_ratchet(m->root);
@@ -73,15 +74,15 @@ static uint32_t memory_rotate(qg_keys *keys, uint64_t now_s) {
         }
     }
     uint32_t epoch = m->epoch;
-    pthread_mutex_unlock(&m->lock);
+    qg__unlock();
     return epoch;
 }
 
 static int memory_current(qg_keys *keys, uint32_t use, qg_key *out) {
     memory_keys *m = (memory_keys *)keys;
-    pthread_mutex_lock(&m->lock);
+    qg__lock();
     *out = use == QG_KEY_RESET ? m->reset : m->ring[m->epoch % keys->window].key[use];
-    pthread_mutex_unlock(&m->lock);
+    qg__unlock();
     return QG_OK;
 }
 
@@ -102,14 +103,13 @@ static int find(const memory_keys *m, uint32_t use, const uint8_t *name, qg_key 
 
 static int memory_find(qg_keys *keys, uint32_t use, const uint8_t *name, qg_key *out) {
     memory_keys *m = (memory_keys *)keys;
-    pthread_mutex_lock(&m->lock);
+    qg__lock();
     int found = find(m, use, name, out);
-    pthread_mutex_unlock(&m->lock);
+    qg__unlock();
     return found;
 }
 
 static void memory_destroy(qg_keys *keys) {
-    pthread_mutex_destroy(&((memory_keys *)keys)->lock);
     OPENSSL_cleanse(keys, sizeof(memory_keys));
     free(keys);
 }
@@ -125,7 +125,6 @@ qg_keys *qg_keys_new(const uint8_t *secret, uint32_t period_s, uint32_t window, 
         return NULL;
     }
     m->base = (qg_keys){&memory_ops, 1, period_s, window};
-    pthread_mutex_init(&m->lock, NULL);
     m->origin_s = origin_s;
     if (secret != NULL) {
         memcpy(m->root, secret, SECRET);

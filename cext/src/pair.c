@@ -26,6 +26,7 @@ typedef struct pair_end {
     size_t tx_used; /* since begin */
     qg_pair_filter filter;
     void *filter_arg;
+    qg_addr outside; /* what the other end sees as our address; none: that itself */
 } pair_end;
 
 static void free_list(packet *p) {
@@ -84,15 +85,30 @@ static void deliver(pair_end *end, const uint8_t *data, size_t len, const qg_add
     other->queued++;
 }
 
+/* As the NATs between do. False: nobody is there. */
+static bool translate(const pair_end *end, const qg_addr **from, const qg_addr **to) {
+    const pair_end *other = end->other;
+    if (end->outside.len > 0) {
+        *from = &end->outside;
+    }
+    if (other == NULL || other->outside.len == 0) {
+        return true;
+    }
+    bool there = qg__addr_equal(*to, &other->outside);
+    *to = &other->base.local;
+    return there;
+}
+
 static void pair_commit(qg_datapath *dp, size_t len, size_t segment, const qg_addr *from,
                         const qg_addr *to) {
     pair_end *end = (pair_end *)dp;
     uint8_t *run = end->tx + end->tx_used;
+    bool there = translate(end, &from, &to);
     for (size_t at = 0; at < len; at += segment) {
         size_t n = qg__min(segment, len - at);
         dp->counters->datagrams_sent++;
         dp->counters->bytes_sent += n;
-        if (end->filter == NULL || end->filter(end->filter_arg, run + at, n)) {
+        if (there && (end->filter == NULL || end->filter(end->filter_arg, run + at, n))) {
             deliver(end, run + at, n, from, to);
         }
     }
@@ -175,4 +191,8 @@ bool qg__pair_open(const qg_addr *addr_a, qg_counters *counters_a, const qg_addr
 void qg__pair_set_filter(qg_datapath *dp, qg_pair_filter filter, void *arg) {
     ((pair_end *)dp)->filter = filter;
     ((pair_end *)dp)->filter_arg = arg;
+}
+
+void qg__pair_rebind(qg_datapath *dp, const qg_addr *outside) {
+    ((pair_end *)dp)->outside = *outside;
 }

@@ -1,16 +1,16 @@
 #include "replay.h"
 
 #include <openssl/rand.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #include "hash.h"
+#include "lock.h"
 
-/* Two tables, of this period and the one before: what is in neither is older than a period. */
+/* Two tables, of this period and the one before: what is in neither is older than a period. All of it
+ * under the lock. */
 typedef struct memory_replay {
     qg_replay base;
-    pthread_mutex_t lock; /* over all below */
-    uint32_t capacity;    /* of a table */
+    uint32_t capacity; /* of a table */
     uint64_t quiet_until_ns;
     uint64_t period_began_ns;
     qg_hash now, before;
@@ -84,24 +84,23 @@ static bool enter(memory_replay *m, const uint8_t random[32], uint64_t now_ns, u
 static bool memory_first(qg_replay *replay, const uint8_t random[32], uint64_t now_ns,
                          uint64_t wall_s) {
     memory_replay *m = (memory_replay *)replay;
-    pthread_mutex_lock(&m->lock);
+    qg__lock();
     bool first = enter(m, random, now_ns, wall_s);
-    pthread_mutex_unlock(&m->lock);
+    qg__unlock();
     return first;
 }
 
 static void memory_counts(qg_replay *replay, qg_replay_counts *out) {
     memory_replay *m = (memory_replay *)replay;
-    pthread_mutex_lock(&m->lock);
+    qg__lock();
     *out = m->counts;
-    pthread_mutex_unlock(&m->lock);
+    qg__unlock();
 }
 
 static void memory_destroy(qg_replay *replay) {
     memory_replay *m = (memory_replay *)replay;
     qg__hash_free(&m->now);
     qg__hash_free(&m->before);
-    pthread_mutex_destroy(&m->lock);
     free(m);
 }
 
@@ -118,7 +117,6 @@ qg_replay *qg_replay_new(uint32_t capacity, uint32_t quiet_s) {
     m->capacity = capacity;
     m->period_began_ns = qg__now_ns();
     m->quiet_until_ns = quiet_s > 0 ? qg__later(m->period_began_ns, quiet_s, QG_NS_PER_S) : 0;
-    pthread_mutex_init(&m->lock, NULL);
     return &m->base;
 }
 

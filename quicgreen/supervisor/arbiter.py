@@ -395,14 +395,19 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Start a generation with the settings of now. It takes over when all of it serves."""
+        if self._stopping:
+            self._refuse_reload("it is stopping")
+            return
         if self._next is not None or not self._serving:
             self._reload_again = True
             return
         self.reload_error = None
+        self._notifier.reloading()
         try:
             loaded = load(self._given, self._file)
         except QuicException as e:
             self._refuse_reload(str(e))
+            self._notifier.ready(f"{self.num_workers} workers; the last reload failed")
             return
         settings = loaded.settings
         for name in _FIXED:
@@ -417,7 +422,6 @@ class Supervisor:
         except QuicException as e:
             _log.error("the certificate stays as it was: %s", e)
             self.reload_error = str(e)
-        self._notifier.reloading()
         self.reloads += 1
         self._next = Generation(self.reloads, settings, tls)
         self._set_workers(settings.workers)  # TTIN, TTOU and WINCH count until then

@@ -24,7 +24,8 @@ class Slots:
         steering: "auto", "bpf" or "handover", as the setting.
 
     Raises:
-        QuicServerException: "bpf" is wanted, and the kernel takes no program.
+        QuicServerException: "bpf" is wanted, or needed since sockets are inherited, and the kernel takes no
+            program.
     """
 
     def __init__(self, group: WorkerGroup, sockets: SocketGroup, steering: str) -> None:
@@ -37,8 +38,19 @@ class Slots:
             # The first was bound alone, and makes no group that takes a program until there is a second.
             sockets.member(1)
             self._steer()
-        if steering == "bpf" and not self.is_steered:
+        if self.is_steered:
+            return
+        if steering == "bpf":
             raise error("configuration", "steering=bpf: this kernel takes no program (see the log)")
+        if sockets.are_inherited:
+            raise error(
+                "configuration",
+                "a socket that was inherited stays open with whoever opened it, also while no worker reads "
+                "it; so it takes a steering program, which this kernel or steering=handover forbids: bind "
+                "the port here instead",
+            )
+        if steering != "handover":
+            sockets.drop(1)
 
     def choose(self, taken: set[int]) -> int | None:
         """The first that is free, with its socket made; None: there is none."""

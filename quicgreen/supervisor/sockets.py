@@ -33,6 +33,8 @@ class SocketGroup:
 
     def __init__(self, bind: str, inherited: list[int] | None = None) -> None:
         self._members: list[Any] = []  # by slot; None: closed
+        self.are_inherited = bool(inherited)
+        """Somebody else has them too, and may go on having them."""
         try:
             if inherited:
                 self._adopt(inherited)
@@ -79,8 +81,8 @@ class SocketGroup:
         except OSError as e:
             raise error(
                 "bind",
-                f"socket {slot} on {self}: {e.strerror}; one that was inherited needs ReusePort=yes, and to "
-                "be of the same user as this process",
+                f"socket {slot} on {self}: {e.strerror}; one that was inherited must be of the user of this "
+                "process: that is root where systemd opened it",
                 errno=e.errno,
             ) from None
 
@@ -120,6 +122,7 @@ class SocketGroup:
             suits = s.type == socket.SOCK_DGRAM and s.family in (socket.AF_INET, socket.AF_INET6)
             if not suits or not s.getsockname()[1]:
                 raise error("bind", f"descriptor {fd}, which was inherited, is not a bound UDP socket")
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # also without ReusePort=yes
             s.setblocking(False)
         addresses = {s.getsockname() for s in self._members}
         if len(addresses) > 1:

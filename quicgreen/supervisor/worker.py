@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import grp
 import importlib
@@ -20,7 +19,7 @@ from gevent import monkey
 from gevent.queue import SimpleQueue
 
 from .. import hub
-from .._group import WorkerGroup
+from .._group import WorkerGroup, end_with
 from ..exceptions import QuicException, error
 from ..server import Server
 from . import application, exits, values
@@ -39,10 +38,11 @@ _SETTLE_S = 0.05
 """Between the word to drain and the last connection that is taken: what the kernel had put into this worker's
 socket before it was steered elsewhere is still accepted. A loop that is not stuck reads it much sooner."""
 
-_ORPHAN_S = 1.0
+_ORPHAN_S = 1
 """What a worker may take to say goodbye when its supervisor died."""
 
-_PR_SET_PDEATHSIG = 1
+_ORPHANED = signal.SIGRTMAX
+"""What comes then: a signal that no application has a handler of its own for."""
 
 _ENDS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT)
 """Drain; drain, handing clients on one after the other; close at once."""
@@ -71,10 +71,11 @@ class Worker:
 
     def run(self) -> int:
         """Serve until told to end; returns the exit status."""
+        self._die_with_supervisor()
         faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
-        # Ctrl-C in a terminal is for all of its processes: the supervisor says what is to be done. They are
-        # not ignored, since programs that an application starts would inherit that.
-        for number in (signal.SIGINT, signal.SIGTTIN, signal.SIGTTOU):
+        # Ctrl-C in a terminal, and its end, are for all of its processes: the supervisor says what is to be
+        # done. They are not ignored, since programs that an application starts would inherit that.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             set_handler(number, _nothing)
         for number in _ENDS:
             set_handler(number, _leave)  # until it serves
@@ -90,7 +91,7 @@ class Worker:
             if self.supervisor.handler is None and not settings.no_patch:
                 patch()
             self._drop_privileges()
-            self._die_with_supervisor()
+            self._die_with_supervisor()  # again: the system forgets it when the user changes
             handler = self._load()
         except QuicException as e:
             _log.error("%s", e)
@@ -132,10 +133,8 @@ class Worker:
             ) from None
 
     def _die_with_supervisor(self) -> None:
-        """After the user was changed, which makes the system forget it."""
-        set_handler(signal.SIGHUP, self._on_orphaned)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
-        if os.getppid() != self._parent:
+        set_handler(_ORPHANED, self._on_orphaned)
+        if not end_with(self._parent, _ORPHANED, _ORPHAN_S):
             os._exit(exits.FAILED)  # it died meanwhile
 
     def _load(self) -> Handler:
@@ -226,9 +225,7 @@ class Worker:
             os.abort()
 
     def _on_orphaned(self, number: int, frame: Any) -> None:
-        """The supervisor died. This runs also in a handler that never waits; the alarm ends those too."""
-        set_handler(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, _ORPHAN_S)
+        """The supervisor died. Where this does not run, or leads to nothing, the alarm ends the process."""
         if self._signals is not None:
             self._signals.put(signal.SIGQUIT)
         else:

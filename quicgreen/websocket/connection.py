@@ -1,47 +1,33 @@
 """A WebSocket as its user holds it: `Protocol` over a pipe, for greenlets.
 
 Nobody waits but the user's greenlets. Bytes are read where the engine tells of them, in the hub: pings are
-answered, a close frame is heard, and messages are kept, whether somebody receives or not. When enough is kept
-the rest stays in the engine, and so with the peer. What is sent and not taken yet is kept in order, whole
-frames only; who sends waits until it was taken.
+answered, a close frame is heard, and messages are kept (`Inbox`), whether somebody receives or not. What is
+sent and not taken yet is kept in order (`Outbox`); who sends waits until it was taken.
 
-Rules
-1. `_on_*` run in the hub and never wait. They leave a consistent object before they wake anybody.
-2. A message that was taken from the pipe is received by somebody, or the WebSocket ends before it.
+Rule: `_on_*` run in the hub and never wait. They leave a consistent object before they wake anybody.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
-from .. import _engine
-from .._engine import AGAIN, FIN, MORE, STATUS, STREAM_ERROR, TOKEN, TYPE
 from .._frames import TEXT
 from ..exceptions import QuicException, error
 from ..headers import Headers
 from ..hub import thread_id
 from ..stream import H3_REQUEST_CANCELLED
 from .exceptions import GOING_AWAY, INTERNAL_ERROR, NORMAL_CLOSURE, ConnectionClosed
+from .inbox import Inbox
 from .outbox import Outbox
 from .pings import Pings, control_payload
-from .protocol import OPEN, Data, Piece, Protocol, State, encode
+from .protocol import OPEN, Data, Protocol, State, encode
 
 if TYPE_CHECKING:
     from ..hub import Runtime
     from .textfile import WebSocketFile
-
-_READ_SIZE = 32768
-"""Read at a time, into a buffer that all WebSockets of a hub share."""
-
-_READ_AHEAD = 65536
-"""Bytes of messages kept for who has not received them: one window of a short path."""
-
-_REPLIES_MAX = 65536
-"""Bytes of pongs for a peer that does not take them: then its pings are not read either."""
 
 
 class WebSocket:
@@ -56,10 +42,9 @@ class WebSocket:
     """
 
     __slots__ = (
-        "__weakref__", "_close_entry", "_close_timeout", "_closers", "_closing", "_complete", "_fragment_end",
-        "_held", "_max_queue", "_on_over", "_outbox", "_over", "_pings", "_pipe", "_protocol", "_queue",
-        "_read_ended", "_reading", "_receiver", "_runtime", "_streaming", "request", "request_headers",
-        "response_headers", "subprotocol",
+        "__weakref__", "_close_entry", "_close_timeout", "_closers", "_fragment_end", "_inbox",
+        "_on_over", "_outbox", "_over", "_pings", "_pipe", "_protocol", "_runtime", "request",
+        "request_headers", "response_headers", "subprotocol",
     )  # fmt: skip
 
     def __init__(
@@ -84,25 +69,15 @@ class WebSocket:
         self._protocol = protocol
         self._on_over = on_over
         self._close_timeout = close_timeout
-        self._max_queue = max_queue
         self.subprotocol = subprotocol
         self.request_headers = request_headers or Headers()
         self.response_headers = response_headers or Headers()
         self.request = request
-        # Receiving
-        self._queue: deque[Piece] = deque()  # of messages, the last of which may be incomplete
-        self._complete = 0  # whole messages of the queue
-        self._held = 0  # bytes of the queue
-        self._reading = 0  # token of the armed read; 0: none
-        self._read_ended = False
-        self._receiver = 0  # token of who receives
-        self._streaming = False  # who takes pieces
-        # Sending
         self._outbox = Outbox(runtime, pipe, self)
+        self._inbox = Inbox(runtime, pipe, protocol, self._outbox, max_queue, self)
         self._pings = Pings(runtime, self, ping_interval, ping_timeout)
-        self._fragment_end: Event | None = None  # somebody is in the middle of a message
+        self._fragment_end: Event | None = None  # somebody is in the middle of sending a message
         # The end
-        self._closing = False  # by us: what comes is dropped
         self._close_entry: Any = None
         self._closers: list[int] = []
         self._over = False
@@ -110,11 +85,11 @@ class WebSocket:
     def _start(self, begun: bytes = b"", ended: bool = False) -> None:
         """Begin. `begun`: bytes that came with the head, `ended`: and there will be no more."""
         if begun:
-            self._take(bytearray(begun), len(begun))
+            self._inbox.take(bytearray(begun), len(begun))
         if ended:
-            self._end_reading(None)
+            self._inbox.end(None)
         elif not self._over:
-            self._read()
+            self._inbox.read()
         if self._protocol.state is State.OPEN:
             self._pings.plan()
 
@@ -165,23 +140,7 @@ class WebSocket:
         runtime = self._runtime
         if thread_id() != runtime.thread or runtime.engine.closed:
             self._check()
-        if not self._complete or self._receiver:
-            self._receive(timeout, streaming=False)
-        opcode, payload, ends = self._queue.popleft()
-        self._held -= len(payload)
-        if not ends:
-            parts = [payload]
-            while not ends:
-                _, payload, ends = self._queue.popleft()
-                self._held -= len(payload)
-                parts.append(payload)
-            payload = b"".join(parts)
-        self._complete -= 1
-        if not self._reading and not self._read_ended:
-            self._read()
-        if opcode == TEXT if decode is None else decode:
-            return payload.decode()
-        return payload
+        return self._inbox.message(timeout, decode)
 
     def recv_streaming(self, decode: bool | None = None) -> Iterator[Any]:
         """The next message, in pieces as they come: of str for a text message, of bytes for a binary one. It
@@ -192,13 +151,7 @@ class WebSocket:
         decoder: Any = None
         ends = False
         while not ends:
-            if not self._queue or self._receiver:
-                self._receive(None, streaming=True)
-            opcode, payload, ends = self._queue.popleft()
-            self._held -= len(payload)
-            self._complete -= ends
-            if not self._reading and not self._read_ended:
-                self._read()
+            opcode, payload, ends = self._inbox.piece()
             if opcode == TEXT if decode is None else decode:
                 if decoder is None:
                     import codecs
@@ -221,81 +174,9 @@ class WebSocket:
                 raise
             yield message
 
-    def _receive(self, timeout: float | None, streaming: bool) -> None:
-        """Wait until there is a message, or with `streaming` a piece of one."""
-        if self._receiver:
-            raise error("websocket-concurrency", "another greenlet receives")
-        runtime = self._runtime
-        token = self._receiver = runtime.new_token()
-        self._streaming = streaming
-        deadline = None
-        try:
-            if not self._reading:
-                self._read()  # which was left for want of room
-            while not (self._queue if streaming else self._complete):
-                if not self._protocol.hears:
-                    raise self._protocol.exception()
-                if deadline is None and timeout is not None:
-                    deadline = runtime.deadlines.add(max(timeout, 0), lambda: runtime.answer(token))
-                elif deadline is not None and deadline[2] is None:
-                    raise error("deadline", f"no message in {timeout} s")
-                runtime.wait(token)
-        finally:
-            self._receiver = 0
-            self._streaming = False
-            if deadline is not None:
-                runtime.deadlines.cancel(deadline)
-
-    def _has_room(self) -> bool:
-        """Is more to be read now?"""
-        if self._closing or not self._protocol.hears:
-            return True  # to be dropped
-        if self._outbox.owed > _REPLIES_MAX:
-            return False
-        if self._receiver and not self._streaming and not self._complete:
-            return True
-        if self._max_queue is not None and self._complete >= self._max_queue:
-            return False
-        return self._held < _READ_AHEAD
-
-    def _read(self) -> None:
-        """Take what came, as far as there is room, and have more told."""
-        runtime = self._runtime
-        buffer = runtime.scratch
-        if len(buffer) < _READ_SIZE:
-            buffer = runtime.scratch = bytearray(_READ_SIZE)
-        while not (self._reading or self._read_ended) and self._has_room():
-            token = runtime.new_token()
-            n, flags, code = self._pipe.read(buffer, token)
-            if n == AGAIN or flags & MORE:
-                self._reading = token
-                runtime.targets[token] = self._on_readable
-            if n > 0:
-                self._take(buffer, n)
-            elif n == AGAIN:
-                return
-            if n < 0:
-                self._end_reading(self._pipe.failure(n, code))
-            elif flags & FIN:
-                self._end_reading(None)
-
-    def _on_readable(self, record: Any) -> None:
-        self._runtime.targets.pop(record[TOKEN], None)
-        self._reading = 0
-        if record[TYPE] == STREAM_ERROR:
-            self._end_reading(self._pipe.failure(-record[STATUS], record[_engine.CODE]))
-        else:
-            self._read()
-        self._tell()
-
-    def _take(self, buffer: bytearray, n: int) -> None:
+    def _on_control(self) -> None:
+        """Something came that is no message."""
         protocol = self._protocol
-        pieces = protocol.receive(buffer, n)
-        if not self._closing:
-            for piece in pieces:
-                self._queue.append(piece)
-                self._held += len(piece[1])
-                self._complete += piece[2]
         if protocol.pongs:
             for pong in protocol.pongs:
                 self._pings.take(pong)
@@ -305,21 +186,13 @@ class WebSocket:
         if not protocol.hears:
             self._settle()
 
-    def _end_reading(self, cause: QuicException | None) -> None:
+    def _on_read_end(self, cause: QuicException | None) -> None:
         """The peer's side ended: in order, or with an error."""
-        self._read_ended = True
         self._protocol.lost(cause)
         if cause is not None:
             self._give_up()
         else:
             self._settle()
-
-    def _tell(self) -> None:
-        """Wake who receives, if there is something for it. In the hub, at the end."""
-        if self._receiver and (
-            self._complete or (self._streaming and self._queue) or not self._protocol.hears
-        ):
-            self._runtime.answer(self._receiver)
 
     # ---------------------------------------------------------------- sending
 
@@ -420,13 +293,13 @@ class WebSocket:
         """In the hub: some of the outbox was taken."""
         if not self._over:
             self._settle()
-            self._read()
-            self._tell()
+            self._inbox.read()
+            self._inbox.tell()
 
     def _on_send_failure(self) -> None:
         """What comes is heard: it may tell why. It may have been left for the pongs that waited. But a close
         frame that the peer cannot hear is not worth waiting for."""
-        if self._closing:
+        if self._inbox.closing:
             self._runtime.later(self._on_close_unheard)
         elif not self._over:
             self._plan_end()
@@ -436,7 +309,7 @@ class WebSocket:
         if not self._over:
             self._protocol.lost(self._outbox.failure)
             self._give_up()
-            self._tell()
+            self._inbox.tell()
 
     # ---------------------------------------------------------------- pings
 
@@ -473,7 +346,7 @@ class WebSocket:
 
     def _on_pong_missing(self) -> None:
         """In the hub."""
-        if not self._reading and not self._read_ended:
+        if self._inbox.is_full:
             self._pings.wait_on()  # it may lie among what nobody has received yet
         else:
             self._fail(INTERNAL_ERROR, "keepalive ping timeout")
@@ -503,9 +376,9 @@ class WebSocket:
     def _begin_close(self, code: int, reason: str = "") -> None:
         """Say that we are done, without waiting for anything."""
         self._protocol.close(code, reason)
-        if self._over or self._closing:
+        if self._over or self._inbox.closing:
             return
-        self._closing = True
+        self._inbox.closing = True
         self._pings.rest()
         if self._protocol.out:
             self._reply()
@@ -514,8 +387,8 @@ class WebSocket:
             return
         self._plan_end()
         if not self._over:
-            self._read()
-        self._runtime.later(self._tell)
+            self._inbox.read()
+        self._runtime.later(self._inbox.tell)
 
     def _fail(self, code: int, text: str) -> None:
         """End it for something that cannot be mended."""
@@ -524,8 +397,8 @@ class WebSocket:
             self._reply()
         self._settle()
         if not self._over:
-            self._read()
-        self._runtime.later(self._tell)
+            self._inbox.read()
+        self._runtime.later(self._inbox.tell)
 
     def _plan_end(self) -> None:
         """The peer has `close_timeout` seconds from now to come to its end."""
@@ -538,7 +411,7 @@ class WebSocket:
             late = error("deadline", f"the peer did not close within {self._close_timeout} s")
             self._protocol.lost(late if self._protocol.hears else None)
             self._give_up()
-            self._tell()
+            self._inbox.tell()
 
     def _settle(self) -> None:
         """Nothing is heard any more, or nothing can be sent: go on to the end as far as possible."""
@@ -551,14 +424,13 @@ class WebSocket:
         if self._over:
             return
         self._wake_closers()
-        if self._outbox.closed and self._read_ended:
+        if self._outbox.closed and self._inbox.ended:
             self._finish()
         else:
             self._plan_end()
 
     def _give_up(self) -> None:
         """The stream is of no use any more."""
-        self._read_ended = True
         self._outbox.drop()
         if not self._runtime.engine.closed:
             self._pipe.reset(H3_REQUEST_CANCELLED)
@@ -569,15 +441,12 @@ class WebSocket:
         if self._over:
             return
         self._over = True
-        runtime = self._runtime
         self._protocol.lost()
         self._pings.rest()
         if self._close_entry is not None:
-            runtime.deadlines.cancel(self._close_entry)
+            self._runtime.deadlines.cancel(self._close_entry)
             self._close_entry = None
-        if self._reading:
-            runtime.targets.pop(self._reading, None)
-            self._reading = 0
+        self._inbox.drop()
         self._outbox.owner = None
         self._outbox.drop()
         self._pings.end()

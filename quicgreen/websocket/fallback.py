@@ -27,6 +27,8 @@ from ..configuration import ClientTls, trust
 from ..exceptions import QuicException, error
 from ..fields import FieldValue
 from ..headers import Headers
+from ..lookups import look_up
+from ..pool import seconds_left
 from ..urls import split_authority, split_url
 from .connection import WebSocket
 from .exceptions import InvalidStatus
@@ -209,7 +211,9 @@ def tls_context(tls: ClientTls) -> Any:
 def _dial(host: str, port: int, deadline: float | None) -> Any:
     """A TCP connection to the first address that answers; each gets its share of the time."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = look_up(host, port, socket.SOCK_STREAM, seconds_left(deadline))
+    except TimeoutError as e:
+        raise error("handshake-timeout", f"resolving {host}: {e}", request_sent=False) from None
     except (OSError, UnicodeError) as e:
         why = getattr(e, "strerror", None) or e
         raise error("name", f"{host}: {why}", request_sent=False) from None
@@ -455,6 +459,7 @@ def open_websocket(
     context = _contexts.get(session)
     if context is None:
         context = _contexts[session] = tls_context(session._tls)
+    runtime = hub.current()
     stream, answer = upgrade(
         host,
         port,
@@ -466,7 +471,6 @@ def open_websocket(
         timeout=timeout,
     )
     try:
-        runtime = hub.current()
         return client_websocket(runtime, GreenPipe(runtime, stream), offer, answer, **options)
     except BaseException:
         stream.release()

@@ -164,10 +164,12 @@ TEST(the_slot_of_a_process_that_is_gone_can_be_claimed) {
     CHECK_EQ(qg_group_claim(g, 1, (uint32_t)getpid(), &generation), QG_STATE);
     CHECK_EQ(qg_group_set_state(g, 1, 1, QG_WORKER_FREE), QG_OK);
     CHECK_EQ(qg_group_claim(g, 1, (uint32_t)getpid(), &generation), 1);
-    CHECK_EQ(qg_group_bury(g), 3);
+    uint8_t dead[QG_GROUP_SLOTS_MAX];
+    CHECK_EQ(qg_group_bury(g, dead), 3);
+    CHECK_BYTES(dead, 3, "\0\2\3", 3);
     CHECK_EQ(worker(g, 0).state, QG_WORKER_DEAD);
     CHECK_EQ(worker(g, 1).state, QG_WORKER_STARTING); /* a live one's */
-    CHECK_EQ(qg_group_bury(g), 0);
+    CHECK_EQ(qg_group_bury(g, dead), 3);
     for (uint32_t slot = 0; slot < 4; slot++) {
         qg_group_set_state(g, slot, worker(g, slot).generation, QG_WORKER_DRAINING);
     }
@@ -177,6 +179,21 @@ TEST(the_slot_of_a_process_that_is_gone_can_be_claimed) {
     CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 2); /* before those in doubt */
     qg_group_set_state(g, 3, 1, QG_WORKER_FREE);
     CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 3);
+    qg_group_free(g);
+}
+
+TEST(also_of_one_that_nobody_has_waited_for) {
+    qg_group *g = small();
+    uint32_t generation;
+    uint8_t dead[QG_GROUP_SLOTS_MAX];
+    siginfo_t info;
+    pid_t pid = start_victim(claim_all, g, 0, 0);
+    CHECK_EQ(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    CHECK_EQ(qg_group_bury(g, dead), 4);
+    CHECK_EQ(qg_group_claim(g, -1, (uint32_t)getpid(), &generation), 0);
+    CHECK_EQ(qg_group_bury(g, dead), 3);
+    CHECK_BYTES(dead, 3, "\1\2\3", 3);
+    CHECK_EQ(wait_for(pid, 0), 0);
     qg_group_free(g);
 }
 
@@ -280,7 +297,8 @@ TEST(eight_processes_and_a_thousand_kills_leave_a_slot_to_one_at_a_time) {
         CHECK_EQ(wait_for(pids[i], 0), SIGKILL);
     }
     uint32_t generation;
-    qg_group_bury(c.group);
+    uint8_t dead[QG_GROUP_SLOTS_MAX];
+    qg_group_bury(c.group, dead);
     for (int i = 0; i < 4; i++) { /* none is lost */
         CHECK(qg_group_claim(c.group, -1, (uint32_t)getpid(), &generation) >= 0);
     }

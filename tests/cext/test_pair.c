@@ -187,3 +187,22 @@ TEST(an_engine_joined_with_itself) {
     side_close(&both);
     rig_close(&r);
 }
+
+TEST(one_end_behind_a_nat) {
+    ends e;
+    qg_dgram got[8];
+    qg_addr outside;
+    qg_addr_parse(&outside, "192.0.2.9", 9);
+    open_ends(&e);
+    qg__pair_rebind(e.dp[0], &outside);
+    send_bytes(&e, 0, "hello", 5, 5);
+    CHECK_EQ(e.dp[1]->ops->receive(e.dp[1], got, 8), 1);
+    CHECK(qg__addr_equal(&got[0].from, &outside));
+    send_bytes(&e, 1, "lost", 4, 4);
+    e.addr[0] = outside;
+    send_bytes(&e, 1, "answer", 6, 6);
+    CHECK_EQ(e.dp[0]->ops->receive(e.dp[0], got, 8), 1);
+    CHECK_TEXT(got[0].data, got[0].len, "answer");
+    CHECK(qg__addr_equal(&got[0].to, &e.dp[0]->local));
+    close_ends(&e);
+}

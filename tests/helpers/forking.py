@@ -1,11 +1,11 @@
-"""A program that uses the network and forks, so often as its argument says."""
+"""A program that uses the network, looks up names all the time, and forks, so often as its argument says."""
 
 FORKING = """
-import contextlib, os, socket, sys
+import _socket, contextlib, os, socket, sys
 import gevent
 from gevent import socket as gsocket
 import quicgreen
-from quicgreen import _contexts
+from quicgreen import _contexts, forks
 from quicgreen.configuration import ServerTls
 
 cert, key = _contexts.self_signed("localhost")
@@ -18,13 +18,24 @@ def serve():
 
 server, connection = serve()
 connection.get("/")
-looking = [gevent.spawn(gsocket.getaddrinfo, "localhost", 1) for _ in range(4)]
-gevent.sleep(0)
+going, looked = [True], []
+
+def look():
+    # As gevent's resolver has it done: lookups, one after the other, so that there are always some under way.
+    while going:
+        looked.append(forks.whole(_socket.getaddrinfo, ("localhost", 1)))
+
+looking = [gevent.get_hub().threadpool.spawn(look) for _ in range(4)]
 sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # sees what each child's first packet says
 sink.bind(("127.0.0.1", 0))
 sink.setblocking(False)
-ids, children = set(), 0
+ids = set()
 for i in range(int(sys.argv[1])):
+    looked.clear()
+    while not looked:
+        gevent.sleep(0.0005)
+    if i % 20 == 10:
+        assert connection.get("/").status_code == 200
     if (pid := os.fork()) == 0:
         with gevent.Timeout(30):
             with contextlib.suppress(quicgreen.QuicException):
@@ -46,6 +57,8 @@ for i in range(int(sys.argv[1])):
     assert len(found) == 2, found
     assert not found & ids, "two processes made the same connection id"
     ids |= found
+going.clear()
+gevent.joinall(looking)
 assert connection.get("/").status_code == 200
 sink.close()
 connection.close()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def handle(request):
             pass
     elif what == "stuck":
         import ctypes
-        ctypes.PyDLL(None).sleep(600)  # with the GIL
+        lock = ctypes.create_string_buffer(64)
+        for _ in range(2):
+            ctypes.PyDLL(None).pthread_mutex_lock(lock)  # with the GIL, and no signal ends it
     elif what == "crash":
         os.kill(os.getpid(), 9)
     elif what == "orphan":
@@ -62,15 +65,24 @@ def handle(request):
 
 
 class Supervised:
-    """`quicgreen serve app:handle ARGUMENTS` in `folder`, which has the certificates."""
+    """`quicgreen serve app:handle ARGUMENTS` in `folder`, which has the certificates. `under`: a command that
+    runs it."""
 
-    def __init__(self, folder: Path, *arguments: str, app: str = APP, wait: bool = True, **env: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        app: str = APP,
+        wait: bool = True,
+        under: Sequence[str | Path] = (),
+        **env: str,
+    ) -> None:
         self.folder = folder
         (folder / "app.py").write_text(app)
         self._out, self._err = folder / "stdout", folder / "stderr"
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
             self.process = subprocess.Popen(
-                [*QUICGREEN, "serve", "app:handle", "-b", "127.0.0.1:0", "--pid", "pid", *arguments],
+                [*under, *QUICGREEN, "serve", "app:handle", "-b", "127.0.0.1:0", "--pid", "pid", *arguments],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -152,6 +164,8 @@ def supervised(folder: Path, *arguments: str, **options: Any) -> Iterator[Superv
         if started.process.poll() is None:
             started.process.kill()  # its workers end with it
             started.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)  # unless a test has failed
 
 
 def alive(pid: int) -> bool:

@@ -208,7 +208,7 @@ def test_a_client_that_was_not_told_is_answered(start: Start, certificates: Auth
 
 
 def roam(workers: Workers, certificates: Authority, body: bytes, clients: int = 6) -> None:
-    """Clients whose address changes, three times each: quiche 0.30 keeps four paths, and forgets none."""
+    """Clients whose address changes, three times each."""
     with Link((workers.host, workers.port)) as link:
         for _ in range(clients):
             with quicgreen.connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -63,3 +64,28 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(netns.NamespaceError, match="run these tests as root"):
         netns.Hosts()
+
+
+def test_those_of_a_lan_reach_each_other() -> None:
+    with netns.Lan(3) as lan:
+        for host, next_one in zip(lan.hosts, lan.hosts[1:], strict=False):
+            told = on(host, "ip", "-brief", "address")
+            assert sorted(line.split()[0].split("@")[0] for line in told.splitlines()) == ["lo", "wire"]
+            on(next_one, sys.executable, "-c", SAY, next_one.ip, host.ip)
+        assert len(netns.left_behind()) == 4
+    assert netns.left_behind() == []
+
+
+SAY = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.bind((sys.argv[1], 9000))
+    s.connect((sys.argv[2], 9001))
+    s.send(b"x")
+    s.settimeout(10)
+    try:
+        s.recv(1)  # nobody listens there, and that host says so
+    except ConnectionRefusedError:
+        sys.exit(0)
+sys.exit(1)
+"""

@@ -1,4 +1,8 @@
-"""Server-Sent Events, both ways (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+"""Server-Sent Events, both ways (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+for event in sse.decode(response.iter_lines()):
+    print(event.data)
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ from typing import Any
 
 @dataclass
 class Event:
-    """The field names are httpx-sse's."""
+    """An event that came; the field names are httpx-sse's."""
 
     data: str
     event: str = "message"
     id: str = ""
 
     def json(self) -> Any:
+        """The data, which is JSON as that of language models is."""
         return json.loads(self.data)
 
 
