@@ -114,12 +114,12 @@ static void sum(program *p, uint8_t size, int16_t offset) {
     add(p, BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_7, BPF_REG_5, 0, 0);
 }
 
-/* r7 = its upper `bits` and what is below, added. */
-static void fold(program *p, int32_t bits) {
+/* r7 = its lower sixteen bits, and what is above them. */
+static void fold(program *p) {
     add(p, BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_8, BPF_REG_7, 0, 0);
-    add(p, BPF_ALU64 | BPF_RSH | BPF_K, BPF_REG_8, 0, 0, bits);
-    add(p, BPF_ALU64 | BPF_LSH | BPF_K, BPF_REG_7, 0, 0, 64 - bits);
-    add(p, BPF_ALU64 | BPF_RSH | BPF_K, BPF_REG_7, 0, 0, 64 - bits);
+    add(p, BPF_ALU64 | BPF_RSH | BPF_K, BPF_REG_8, 0, 0, 16);
+    add(p, BPF_ALU64 | BPF_LSH | BPF_K, BPF_REG_7, 0, 0, 48);
+    add(p, BPF_ALU64 | BPF_RSH | BPF_K, BPF_REG_7, 0, 0, 48);
     add(p, BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_7, BPF_REG_8, 0, 0);
 }
 
@@ -131,10 +131,9 @@ static void check_summed(program *p, int16_t from, int16_t udp) {
         sum(p, BPF_W, at);
     }
     sum(p, BPF_H, (int16_t)(udp + 4));
-    fold(p, 32);
-    fold(p, 16);
-    fold(p, 16);
-    fold(p, 16);
+    fold(p); /* of 36 bits at most */
+    fold(p);
+    fold(p);
     load(p, BPF_H, (int16_t)(udp + 6));
     p->target[p->count] = 1 + TO_PASS;
     add(p, BPF_JMP | BPF_JEQ | BPF_X, BPF_REG_7, BPF_REG_5, 0, 0);

@@ -71,7 +71,3 @@ const qg_neighbour *qg__neighbours_find(const qg_neighbours *all, const qg_addr 
     }
     return NULL;
 }
-
-void qg__neighbours_forget(qg_neighbours *all) {
-    memset(all->sets, 0, sizeof all->sets);
-}

@@ -28,6 +28,4 @@ void qg__neighbours_learn(qg_neighbours *all, const qg_eth_frame *frame, uint16_
 const qg_neighbour *qg__neighbours_find(const qg_neighbours *all, const qg_addr *peer,
                                         uint64_t now_ns);
 
-void qg__neighbours_forget(qg_neighbours *all);
-
 #endif

@@ -131,7 +131,6 @@ static void close_queue(xdp *x, uint16_t queue) {
     qg__xsk_close(x->queues[queue]);
     free(x->queues[queue]);
     x->queues[queue] = NULL;
-    qg__neighbours_forget(x->neighbours);
 }
 
 /* Ask the system which descriptors are ready. Returns whether the UDP socket is. */
@@ -196,7 +195,8 @@ static uint8_t *xdp_begin(qg_datapath *dp) {
     return x->room;
 }
 
-/* The neighbour to whom datagrams of this size go in frames; NULL: they go by the UDP socket. */
+/* The neighbour to whom datagrams of this size go in frames. NULL: they go by the UDP socket, as all do while the
+ * interface is down: the system knows whether there is another way. */
 static const qg_neighbour *neighbour(const xdp *x, size_t segment, const qg_addr *to) {
     if (qg__eth_packet_size(to, segment) > x->mtu || segment + QG_ETH_HEADERS_MAX > QG_XSK_FRAME) {
         return NULL;
@@ -280,9 +280,7 @@ static int xdp_flush(qg_datapath *dp) {
     for (uint16_t q = 0; q < x->count; q++) {
         qg_xsk *s = x->queues[q];
         int rc = s != NULL ? qg__xsk_flush(s, dp->counters) : QG_OK;
-        if (rc == QG_SYSTEM) { /* down: the system knows whether there is another way */
-            qg__neighbours_forget(x->neighbours);
-        } else if (rc == QG_AGAIN || (s != NULL && scarce(s))) {
+        if (rc == QG_AGAIN || (s != NULL && scarce(s))) {
             full |= UINT32_C(1) << q;
         }
     }

@@ -364,6 +364,46 @@ TEST(an_interface_that_is_removed) {
     end(&s);
 }
 
+/* A bridge has no XDP of its own. A datagram whose checksum is to be completed, which may be several, comes by
+ * the socket there. */
+TEST(behind_the_driver) {
+    scene s = {0};
+    qg_dgram d[8];
+    uint8_t frame[100];
+    if (!wire_open(&s.far)) {
+        return;
+    }
+    wire_run("ip link add bridge address 02:00:00:00:00:01 type bridge");
+    wire_run("ip address flush dev wire && ip link set wire master bridge");
+    wire_run("ip address add " WIRE_IP "/24 dev bridge && ip link set bridge up");
+    qg_datapath *udp = udp_at(&s, "0.0.0.0", PORT, 0);
+    s.dp = qg__xdp_open(udp, "bridge", s.reason, sizeof s.reason, &s.result);
+    check_note("%s", s.reason);
+    CHECK(s.dp != NULL);
+    CHECK(s.dp->capabilities & QG_CAP_XDP);
+    CHECK(!(s.dp->capabilities & QG_CAP_XDP_NATIVE));
+    wire_send(s.far, FAR_IP, WIRE_IP, PORT, "ping", 4);
+    CHECK_EQ(receive(&s, d, 8), 1);
+    CHECK_TEXT(d[0].data, d[0].len, "ping");
+    CHECK_EQ(s.counters.xdp_received, 1);
+    commit(&s, "pong", 4, 4, &d[0].to, &d[0].from);
+    CHECK_EQ(s.dp->ops->flush(s.dp), QG_OK);
+    check_far(&s, "pong", 4);
+    CHECK_EQ(s.counters.xdp_sent, 1);
+    size_t n = wire_frame(frame, sizeof frame, FAR_IP, 40000, WIRE_IP, PORT, "late", 4);
+    uint32_t sum = 17 + qg__get16(frame + 38);
+    for (size_t at = 26; at < 34; at += 2) {
+        sum += qg__get16(frame + at);
+    }
+    qg__put16(frame + 40, (uint16_t)((sum & 0xffff) + (sum >> 16)));
+    CHECK_EQ(send(s.far, frame, n, 0), n);
+    wire_send(s.far, FAR_IP, WIRE_IP, PORT, "more", 4);
+    CHECK_EQ(receive(&s, d, 8), 1); /* the system refuses this one: nobody has completed it */
+    CHECK_TEXT(d[0].data, d[0].len, "more");
+    CHECK_EQ(s.counters.xdp_received, 2);
+    end(&s);
+}
+
 TEST(the_socket_is_given_back) {
     scene s;
     qg_dgram d[8];

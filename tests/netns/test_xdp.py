@@ -291,6 +291,33 @@ def test_an_interface_that_goes_down_and_comes_again(
     assert server.counters()["xdp_received"] > had
 
 
+# ---------------------------------------------------------------- behind the driver
+
+
+def test_behind_the_driver(certificates: Authority) -> None:
+    """On a bridge, which has no XDP itself. Packets of a host of this machine may be several in one there."""
+    with netns.Hosts() as hosts:
+        for words in (
+            "link add bridge type bridge",
+            "address flush dev wire",
+            "link set wire master bridge",
+            f"address add {hosts.server.ip}/24 dev bridge",
+            f"address add {hosts.server.ip6}/64 dev bridge nodad",
+            "link set bridge up",
+        ):
+            on(hosts.server, "ip", *words.split())
+        certificate = certificates.issue("localhost", "::1", hosts.server.ip, hosts.server.ip6)
+        with Server(hosts, certificate, xdp="bridge") as server:
+            assert server.said == ""
+            assert "xdpgeneric" in on(hosts.server, "ip", "link", "show", "bridge")
+            assert answers(hosts, certificate)["answered"] == 200
+            for _ in range(3):
+                for one in client(hosts, certificate)["told"]:
+                    assert one["download"]
+                    assert one["upload"]
+            check_clean(server.counters())
+
+
 # ---------------------------------------------------------------- what cannot be had
 
 
