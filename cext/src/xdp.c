@@ -42,6 +42,9 @@
  * would do nothing else than. */
 #define LOOK_NS (20 * QG_NS_PER_US)
 
+/* And when it gets a record of those that AF_XDP could fill. */
+#define STARVED_NS (1 * QG_NS_PER_MS)
+
 /* How often the sockets' counts are read. */
 #define COUNT_NS (100 * QG_NS_PER_MS)
 
@@ -155,9 +158,10 @@ static int xdp_receive(qg_datapath *dp, qg_dgram *out, int max) {
     int count = 0;
     max = max < SLOTS ? max : SLOTS;
     x->now_ns = qg__now_ns();
+    int room = x->now_ns - x->looked_ns >= STARVED_NS ? max - 1 : max;
     for (uint16_t q = 0; q < x->count; q++) {
         if (x->queues[q] != NULL && qg__xsk_available(x->queues[q]) > 0) {
-            count = take_queue(x, q, out, count, max);
+            count = take_queue(x, q, out, count, room);
         }
     }
     if (count < max && x->now_ns - x->looked_ns >= LOOK_NS && look(x)) {

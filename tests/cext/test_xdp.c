@@ -305,6 +305,22 @@ TEST(what_comes_another_way_comes) {
     char got[10];
     CHECK_EQ(recv(fd, got, sizeof got, 0), 4);
     CHECK_EQ(s.counters.xdp_sent, 0);
+    for (int i = 0; i < 20;
+         i++) { /* and it is not kept waiting by as many as a receive can tell of */
+        char ip[20];
+        snprintf(ip, sizeof ip, "10.96.0.%d", 10 + i);
+        wire_send(s.far, ip, WIRE_IP, PORT, &i, sizeof i);
+    }
+    CHECK_EQ(sendto(fd, "inside", 6, 0, (struct sockaddr *)&to, sizeof to), 6);
+    usleep(50000);
+    CHECK_EQ(receive(&s, d, 8), 8);
+    CHECK_TEXT(d[7].data, d[7].len, "inside");
+    int seen = 7;
+    while (seen < 20) {
+        int n = receive(&s, d, 8);
+        CHECK_BYTES(d[0].data, d[0].len, &seen, sizeof seen);
+        seen += n;
+    }
     close(fd);
     end(&s);
 }
