@@ -27,6 +27,7 @@ import reference
 import server_rows
 import table
 import websocket_rows
+import xdp_rows
 from processes import HERE, PeerError
 from samples import Group, Plan, Row, groups, say
 
@@ -41,6 +42,7 @@ MODULES = [
     quicpro_rows,
     go_rows,
     agent_rows,
+    xdp_rows,
 ]
 """Imported for the rows that they register."""
 

@@ -1,7 +1,7 @@
 """The measured client: one Session, or many connections. A child process of the benchmark (see
 processes.py).
 
-usage: green_client.py PORT CERT
+usage: green_client.py PORT CERT [IP]
 Commands: {"how": "differing" | "same" | "single" | "full" | "resumed" | "many", "count": N}
 """
 
@@ -30,11 +30,11 @@ CONNECTIONS = 10
 class Load:
     """Requests on one session, counted."""
 
-    def __init__(self, port: str, cert: str) -> None:
-        self.session = quicgreen.Session(verify=cert, config=LOOPBACK)
-        self.port, self.cert = int(port), cert
+    def __init__(self, port: str, cert: str, ip: str = "127.0.0.1") -> None:
+        self.session = quicgreen.Session(verify=cert, config=LOOPBACK, server_name="localhost")
+        self.port, self.cert, self.ip = int(port), cert, ip
         self.tickets: list[Ticket] = []
-        self.base = f"https://127.0.0.1:{port}"
+        self.base = f"https://{ip}:{port}"
         self.sessions: list[quicgreen.Session] = []
         self.numbers = itertools.count()  # never the same path twice, in all runs
         self.body = 0
@@ -79,7 +79,7 @@ class Load:
 
     def _connect(self, ticket: Ticket | None) -> bool:
         connection = quicgreen.connect(
-            "127.0.0.1", self.port, verify=self.cert, config=LOOPBACK, ticket=ticket
+            self.ip, self.port, server_name="localhost", verify=self.cert, config=LOOPBACK, ticket=ticket
         )
         self._count(connection.get("/small"))
         resumed = connection.is_resumed
@@ -123,7 +123,7 @@ def repeat(call: Callable[[], None], calls: Any) -> None:
 
 
 def main() -> None:
-    load = Load(sys.argv[1], sys.argv[2])
+    load = Load(*sys.argv[1:])
     load.same()
     print(json.dumps({"ready": True, "version": quicgreen.__version__}), flush=True)
     for line in FileObjectPosix(sys.stdin, "r", close=False):

@@ -1,6 +1,7 @@
 """The measured server: one of a few handlers. A child process of the benchmark (see processes.py).
 
 usage: green_server.py HANDLER CERT KEY [--spawn HOW] [--busy-thread] [--max-idle-ms N]
+       [--host IP] [--port PORT]
 """
 
 from __future__ import annotations
@@ -85,11 +86,13 @@ def main() -> None:
     parser.add_argument("cert")
     parser.add_argument("key")
     parser.add_argument("--spawn", default="default")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--busy-thread", action="store_true")
     parser.add_argument("--max-idle-ms", type=int)
     options = parser.parse_args()
     server = quicgreen.Server(
-        ("127.0.0.1", 0),
+        (options.host, options.port),
         HANDLERS[options.handler],
         certfile=options.cert,
         keyfile=options.key,
@@ -116,6 +119,7 @@ def answer_stdin(server: quicgreen.Server) -> None:
             "connections": counters["handshakes_completed"],
             "resumed": counters["handshakes_resumed"],
             "spin_hits": counters["spin_hits"],
+            **{name: n for name, n in counters.items() if name.startswith("xdp_")},
             **counted,
         }
         print(json.dumps(totals), flush=True)

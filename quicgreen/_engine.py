@@ -87,6 +87,7 @@ UNKNOWN_LENGTH: int = lib.QG_UNKNOWN_LENGTH
 INLINE_MAX: int = lib.QG_BODY_INLINE_MAX
 SIDE_READ: int = lib.QG_SIDE_READ
 SIDE_WRITE: int = lib.QG_SIDE_WRITE
+ENDPOINT_AUTO: int = lib.QG_ENDPOINT_AUTO
 LISTEN_SESSIONS: int = lib.QG_LISTEN_SESSIONS
 RETRY_NEVER: int = lib.QG_RETRY_NEVER
 RETRY_ALWAYS: int = lib.QG_RETRY_ALWAYS
@@ -101,6 +102,8 @@ CAPABILITIES = {
     "recverr": lib.QG_CAP_RECVERR,
     "buffers": lib.QG_CAP_BUFFERS,
     "pmtud": lib.QG_CAP_PMTUD,
+    "xdp": lib.QG_CAP_XDP,
+    "xdp_native": lib.QG_CAP_XDP_NATIVE,
 }
 
 OP_RESPOND: int = lib.QG_OP_RESPOND
@@ -113,6 +116,9 @@ OP_RELEASE: int = lib.QG_OP_RELEASE
 
 _ARENA_CHUNKS = 1024
 """16 MiB at most: enough that a thousand greenlets that come and go together are born cheaply."""
+
+_REASON_BYTES = 256
+"""For a sentence of the engine's."""
 
 ABI: int = lib.qg_abi()
 """Version of the interface between this file and the compiled module."""
@@ -178,8 +184,9 @@ class Engine:
     """One engine: see the rules above. Methods that return int return the C function's result."""
 
     __slots__ = (
-        "_conn", "_counters", "_events", "_group", "_mark", "_memory", "_pointer", "_stream", "_submit",
-        "arena", "closed", "dirty", "fd", "pid", "respond", "stream_read", "stream_read_on", "stream_write",
+        "__weakref__", "_conn", "_counters", "_events", "_group", "_mark", "_memory", "_pointer", "_stream",
+        "_submit", "arena", "client_endpoint", "closed", "dirty", "fd", "pid", "respond", "stream_read",
+        "stream_read_on", "stream_write",
     )  # fmt: skip
 
     def __init__(
@@ -215,6 +222,7 @@ class Engine:
         self._pointer = pointer
         self._mark = on_dirty
         self.dirty = False
+        self.client_endpoint: int = lib.QG_ENDPOINT_AUTO  # where connections begin
         self.closed = False
         self.pid = os.getpid()
         self.fd: int = lib.qg_engine_fd(pointer)
@@ -355,6 +363,19 @@ class Engine:
         n = int(lib.qg_endpoint_udp(self._pointer, address, flags, fd))
         return n, ffi.errno if n == SYSTEM else 0
 
+    def endpoint_xdp(self, endpoint: int, interface: bytes) -> tuple[int, str]:
+        """(0, ""), or (result code, why it cannot be had)."""
+        reason = ffi.new("char[]", _REASON_BYTES)
+        rc = int(lib.qg_endpoint_xdp(self._pointer, endpoint, interface, reason, _REASON_BYTES))
+        return rc, ffi.string(reason).decode()
+
+    def client_xdp(self, interface: bytes) -> tuple[int, str]:
+        """As `endpoint_xdp`: the engine's own socket, from which `connect` begins when `client_endpoint` is
+        it."""
+        reason = ffi.new("char[]", _REASON_BYTES)
+        rc = int(lib.qg_endpoint_client_xdp(self._pointer, interface, reason, _REASON_BYTES))
+        return rc, ffi.string(reason).decode()
+
     def endpoint_close(self, endpoint: int) -> int:
         return int(lib.qg_endpoint_close(self._pointer, endpoint))
 
@@ -413,7 +434,7 @@ class Engine:
         self.touch()
         name = ffi.NULL if server_name is None else server_name.encode("ascii")
         rc = int(
-            lib.qg_connect(self._pointer, lib.QG_ENDPOINT_AUTO, address, configuration.pointer, name,
+            lib.qg_connect(self._pointer, self.client_endpoint, address, configuration.pointer, name,
                            token, timeout_us, self._conn)
         )  # fmt: skip
         return rc, self._conn[0] if rc == 0 else ffi.errno

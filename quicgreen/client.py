@@ -158,6 +158,7 @@ def connect(
     tickets: TicketStore | None = None,
     session_mode: int | str | None = None,
     early_data: bool = False,
+    xdp: str | None = None,
 ) -> Connection:
     """Open a connection and wait for its handshake.
 
@@ -173,6 +174,8 @@ def connect(
             connection keeps its own, to be exported.
         early_data: with a ticket that allows it, return before the handshake is complete; safe requests
             then go out at once (0-RTT). Why a handshake failed is told by the first use.
+        xdp: network interface, for AF_XDP (docs/datapath.md); None: `QUICPRO_XDP`, "": none. Where that
+            cannot be had the reason is logged, and the UDP socket is used.
 
     Raises:
         QuicSocketException, QuicTlsHandshakeException, QuicTimeoutException, QuicTransportException.
@@ -182,7 +185,7 @@ def connect(
     limit = Timeout() if timeout is _UNSET else Timeout.of(timeout)
     certificate, key = cert if isinstance(cert, tuple) else (cert, None)
     runtime = hub.current()
-    datapath.tune(runtime.engine)
+    datapath.tune_client(runtime.engine, xdp=xdp)
     name = None if server_name is None else ascii_host(server_name)
     mode = SessionMode.AUTO
     if session_mode is not None or tickets is not None:
@@ -450,7 +453,7 @@ class Session:
         if self._pool is not None and not self._pool.runtime.forked:
             self._pool.runtime.check("this session")  # raises: it was closed with its hub
         runtime = hub.current()
-        datapath.tune(runtime.engine)
+        datapath.tune_client(runtime.engine)
         mode = choose(self._mode)
         store = None if self._tickets is False else self._tickets  # which may be empty, and false for that
         if self._tickets is None:

@@ -87,6 +87,8 @@ class Server:
             of a file that all of them name: any of them takes up any client's session, and packets that the
             system gives to the wrong one are handed over. The server must be what begins to use the network
             in its thread.
+        xdp: network interface whose datagrams come and go by AF_XDP (docs/datapath.md); None: `QUICPRO_XDP`,
+            "": none. Where that cannot be had the reason is logged, and the UDP socket is used.
 
     Raises:
         QuicServerException: at `start`, when the address is taken or the certificate cannot be used.
@@ -120,6 +122,7 @@ class Server:
         replay: ReplayRegister | None = None,
         websocket: bool = False,
         group: WorkerGroup | None = None,
+        xdp: str | None = None,
     ) -> None:
         if retry not in _RETRY:
             raise error("argument", f"retry is 'never', 'always' or 'auto', not {retry!r}")
@@ -139,6 +142,7 @@ class Server:
         self._tickets = tickets
         self._early_data = early_data
         self._websocket = websocket
+        self._xdp = xdp
         self._member = Member(group) if group is not None else None
         self.replay_register = replay
         """Whose early data was taken (`ReplayRegister.counts`); None without early data."""
@@ -234,6 +238,7 @@ class Server:
             ca_file=self._tls.ca_certs,
         )
         self._endpoint = self._bind()
+        datapath.serve_by_xdp(engine, self._endpoint, self._xdp)
         self._token = runtime.new_token()
         on_event = self._on_event_raw if self._spawn == self._spawn_raw else self._on_event
         runtime.targets[self._token] = self._on_session_event if self._sessions else on_event

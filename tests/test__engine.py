@@ -215,6 +215,8 @@ def late_uses(pair: Pair, conn: int) -> dict[str, Callable[[], Any]]:
         "submit": lambda: e.submit(_engine.OP_RESET, 0, conn, 0, 0, 0, 0, b"", b""),
         "endpoint_udp": lambda: e.endpoint_udp("127.0.0.1", 0),
         "endpoint_info": lambda: e.endpoint_info(0),
+        "endpoint_xdp": lambda: e.endpoint_xdp(0, b"lo"),
+        "client_xdp": lambda: e.client_xdp(b"lo"),
         "conn_info": lambda: e.conn_info(conn),
         "conn_stats": lambda: e.conn_stats(conn),
         "conn_close": lambda: e.conn_close(conn, True, 0, b""),
@@ -251,7 +253,8 @@ def test_an_engine_left_behind_by_a_fork_closes_its_descriptors_and_says_so() ->
     assert descriptors() == before
     assert engine.drain() == engine.flush() == _engine.FORKED
     assert uses["open_request"]()[0] == uses["read_into"]()[0] == uses["write"]()[0] == _engine.FORKED
-    assert uses["endpoint_udp"]()[0] == _engine.FORKED
+    assert uses["endpoint_udp"]()[0] == uses["endpoint_xdp"]()[0] == _engine.FORKED
+    assert uses["client_xdp"]()[0] == _engine.FORKED
     assert uses["conn_info"]() is None
     assert uses["conn_stats"]() is None
     assert engine.counters()["connections"] == 1

@@ -195,6 +195,6 @@ def test_busy_poll_and_xdp(
         assert ask(sess, "/")["status"] == 200
     assert counters()["spins"] > before
     assert [m for m in caplog.messages if "eth7" in m] == [
-        "QUICPRO_XDP=eth7: this version has no AF_XDP datapath; the UDP socket is used"
+        "QUICPRO_XDP=eth7: there is no such interface; the UDP socket is used"
     ]
     datapath.tune(hub.current().engine)

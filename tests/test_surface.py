@@ -288,12 +288,15 @@ ROWS: dict[str, list[str]] = {
         "test_examples_agents.py::test_a_tool_server_that_cannot_be_reached",
         "test_examples_agents.py::test_what_goes_wrong_with_a_call_has_the_table_s_classes",
     ],
-    # Knobs: the spin; a reason where there is no AF_XDP; the idle time.
+    # Knobs: the spin; AF_XDP, and its reason where it cannot be had; the idle time.
     "E1": [
         "test_datapath.py::test_the_program_comes_before_the_environment",
         "test_quicpro_server.py::test_busy_poll_and_xdp",
     ],
     "E2": [
+        "netns/test_xdp.py::test_everything_goes_past_the_system",
+        "netns/test_xdp.py::test_a_client_goes_past_the_system_too",
+        "netns/test_xdp.py::test_it_is_not_permitted",
         "test_datapath.py::test_no_xdp_gives_its_reason_once_and_udp_is_used",
         "test_quicpro_server.py::test_busy_poll_and_xdp",
     ],
@@ -334,7 +337,7 @@ ROWS: dict[str, list[str]] = {
     ],
     "F6": ["test_examples.py::test_faas_warm_start"],
     "F7": ["test_examples.py::test_stats_and_qlog"],
-    "F8": ["test_examples.py::test_busy_poll_rtt"],
+    "F8": ["test_examples.py::test_busy_poll_rtt", "netns/test_xdp.py::test_busy_poll_rtt_in_microseconds"],
     "F9": [
         "test_examples.py::test_async_server",
         "test_examples.py::test_async_server_answers_curl",
@@ -369,6 +372,8 @@ ROWS: dict[str, list[str]] = {
     ],
     # 0-RTT never breaks over workers: the claim; `make soak ONLY=resumptions` shows it at length.
     "G3": ["test_workers.py::test_any_worker_resumes_any_client_with_early_data"],
+    # Microseconds by AF_XDP and busy polling: that both are on, and the time; `make bench ONLY=x` compares.
+    "G4": ["netns/test_xdp.py::test_busy_poll_rtt_in_microseconds"],
     # Ten times curl: rows b of the benchmark measure it, and that they do is shown here.
     "G1": [
         "test_bench.py::test_clients_of_the_rows_b_speak_http3",
@@ -400,7 +405,6 @@ SECTIONS = {"A": 12, "B": 7, "C": 8, "D": 16, "E": 5, "F": 17, "G": 5}
 
 PENDING = {
     "C6": "servers on two hosts that share keys by a file or Redis",
-    "G4": "microseconds with AF_XDP, which is work of its own, to come with the datapath of E2",
 }
 """Rows that no test shows yet."""
 

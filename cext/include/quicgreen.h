@@ -34,7 +34,7 @@
 /* ---- cdef ---- */
 
 /* Changes with every change to a record, an option struct or a function of this file. */
-#define QG_ABI 5
+#define QG_ABI 6
 
 /* ---------------------------------------------------------------- results */
 
@@ -293,11 +293,16 @@ typedef struct qg_counters {
     uint64_t bytes_sent;
     uint64_t receive_calls;     /* recvmmsg */
     uint64_t send_calls;        /* sendmmsg */
-    uint64_t receive_coalesced; /* datagrams that came several in one buffer (UDP_GRO) */
+    uint64_t receive_coalesced; /* datagrams that came several in one buffer */
     uint64_t send_segmented;    /* datagrams that left several in one buffer (UDP_SEGMENT) */
     uint64_t send_blocked;      /* the socket's buffer was full */
     uint64_t send_errors;       /* the datagram was lost to an error of the system */
     uint64_t receive_overflows; /* the system dropped: socket buffer too small */
+    uint64_t xdp_received;      /* datagrams that came by AF_XDP */
+    uint64_t xdp_sent;          /* datagrams that left by AF_XDP */
+    uint64_t xdp_bad_frames;    /* frames that came by AF_XDP with a wrong length or checksum */
+    uint64_t xdp_dropped;       /* frames that the system dropped: no room in AF_XDP's rings */
+    uint64_t xdp_invalid;       /* entries of AF_XDP's rings that the system did not understand */
     uint64_t icmp_errors;
     uint64_t datagrams_cut;  /* longer than the buffer: what did not fit is lost */
     uint64_t datagrams_junk; /* not QUIC, or for nobody */
@@ -414,11 +419,13 @@ uint64_t qg_engine_next_timeout(const qg_engine *engine);
 #define QG_ENDPOINT_V6ONLY 1
 #define QG_ENDPOINT_SHARED 2 /* SO_REUSEPORT: others of this user may bind the same address */
 
-#define QG_CAP_GSO     1  /* UDP_SEGMENT */
-#define QG_CAP_GRO     2  /* UDP_GRO */
-#define QG_CAP_RECVERR 4  /* ICMP errors are seen */
-#define QG_CAP_BUFFERS 8  /* both socket buffers got the size asked for */
-#define QG_CAP_PMTUD   16 /* datagrams leave with "don't fragment" */
+#define QG_CAP_GSO        1  /* UDP_SEGMENT */
+#define QG_CAP_GRO        2  /* UDP_GRO */
+#define QG_CAP_RECVERR    4  /* ICMP errors are seen */
+#define QG_CAP_BUFFERS    8  /* both socket buffers got the size asked for */
+#define QG_CAP_PMTUD      16 /* datagrams leave with "don't fragment" */
+#define QG_CAP_XDP        32 /* datagrams go past the system by AF_XDP where they can */
+#define QG_CAP_XDP_NATIVE 64 /* by a program in the interface's driver */
 
 typedef struct qg_endpoint_info {
     qg_addr local;
@@ -432,6 +439,17 @@ typedef struct qg_endpoint_info {
 /* Bind a UDP socket to `bind`, or take over the bound UDP socket `fd` (>= 0; the engine owns it then,
  * and has closed it when this fails). QG_SYSTEM with errno, QG_INVALID, QG_NOMEM. */
 int qg_endpoint_udp(qg_engine *engine, const qg_addr *bind, uint32_t flags, int fd);
+
+/* Let datagrams of a UDP endpoint that nothing was sent on come and go by AF_XDP on the interface of that
+ * name; the socket stays, for what does not. Where it cannot be had, nothing changes, and `reason`
+ * (`capacity` bytes) says why in words: QG_INVALID, QG_SYSTEM, QG_NOMEM; QG_AGAIN when somebody has the
+ * interface, perhaps one who has just ended; QG_STATE when it is too late. */
+int qg_endpoint_xdp(qg_engine *engine, int endpoint, const char *interface, char *reason,
+                    size_t capacity);
+
+/* The engine's client socket for connections by AF_XDP, one for both families where the system has both:
+ * its number, to be given to qg_connect, or as qg_endpoint_xdp. There is one at most: QG_STATE. */
+int qg_endpoint_client_xdp(qg_engine *engine, const char *interface, char *reason, size_t capacity);
 
 /* Join two engines (or one with itself) by a pair of endpoints in memory, with the addresses given.
  * Both must be driven by the same thread, or under a lock. out[0] is a's, out[1] is b's. */
@@ -480,7 +498,8 @@ int qg_listen_close(qg_engine *engine, int endpoint, uint64_t code);
 
 #define QG_ENDPOINT_AUTO -1 /* one of the engine's own client sockets */
 
-/* Begin a connection. `server_name`: DNS name or IP text, checked against the certificate and, for
+/* Begin a connection; from one of the engine's own sockets also when `endpoint` is not of the peer's family.
+ * `server_name`: DNS name or IP text, checked against the certificate and, for
  * a name, sent as SNI; NULL only without verification. Events with `token`: CONNECTED or CLOSED,
  * later GOAWAY. `timeout_us`: for the handshake (0: the configuration's). QG_OK and *conn. */
 int qg_connect(qg_engine *engine, int endpoint, const qg_addr *peer, qg_config *config,

@@ -105,13 +105,13 @@ int qg_connect(qg_engine *e, int endpoint, const qg_addr *peer, qg_config *confi
         return QG_INVALID;
     }
     int rc = QG_GONE;
-    qg_endpoint *ep = endpoint == QG_ENDPOINT_AUTO ? qg__endpoint_client(e, peer, &rc)
-                                                   : qg__endpoint_get(e, endpoint);
+    qg_addr to = *peer;
+    qg_endpoint *ep = qg__endpoint_for(e, endpoint, &to, &rc);
     if (ep == NULL) {
         return rc;
     }
     e->now_ns = qg__now_ns();
-    qg_conn *conn = qg__conn_new(e, ep, config, false, &ep->dp->local, peer);
+    qg_conn *conn = qg__conn_new(e, ep, config, false, &ep->dp->local, &to);
     if (conn == NULL) {
         return e->slot_capacity >= e->max_connections ? QG_LIMIT : QG_NOMEM;
     }

@@ -1,6 +1,5 @@
 /* datapath.h: how datagrams come and go. A datapath knows addresses and bytes, nothing of QUIC; the
- * engine knows six functions, nothing of sockets. Backends: udp.c, pair.c (in memory); AF_XDP
- * later.
+ * engine knows seven functions, nothing of sockets. Backends: udp.c, pair.c (in memory), xdp.c.
  *
  * Call order for sending: begin, write a run of packets, commit; again for the next run; flush once
  * a turn. A run is one or more datagrams to one peer, all `segment` bytes long but the last, which
@@ -56,6 +55,9 @@ typedef struct qg_datapath_ops {
     int (*errors)(qg_datapath *dp, qg_unreachable *out, int max);
 
     void (*close)(qg_datapath *dp);
+
+    /* In a forked child: close our copies of the descriptors, and leave the rest alone. `close` may follow. */
+    void (*abandon)(qg_datapath *dp);
 } qg_datapath_ops;
 
 struct qg_datapath {
@@ -76,6 +78,16 @@ struct qg_datapath {
  * with *result. */
 qg_datapath *qg__udp_open(const qg_addr *bind, uint32_t flags, int fd, qg_counters *counters,
                           int *result);
+
+/* AF_XDP sockets on all queues of an interface, in front of a UDP socket that nothing was sent on yet, and
+ * which the datapath returned owns. NULL: it cannot be had, `reason` says why in words that go on after
+ * "INTERFACE: ", and the socket is as it was; *result is QG_AGAIN when somebody has it, perhaps for a moment
+ * only: the system takes up to a second to give back what a process had that ended. */
+qg_datapath *qg__xdp_open(qg_datapath *udp, const char *interface, char *reason, size_t reason_size,
+                          int *result);
+
+/* Close all but the UDP socket, and return that. */
+qg_datapath *qg__xdp_give_back(qg_datapath *dp);
 
 /* Two ends of a link in memory. */
 bool qg__pair_open(const qg_addr *addr_a, qg_counters *counters_a, const qg_addr *addr_b,

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine.h"
@@ -131,6 +132,44 @@ int qg_endpoint_udp(qg_engine *e, const qg_addr *bind_to, uint32_t flags, int fd
     return dp != NULL ? adopt(e, dp) : result;
 }
 
+/* Put a datapath in the place of an endpoint's own, which it has taken over or given back. */
+static int exchange(qg_endpoint *ep, qg_datapath *dp) {
+    qg__engine_unwatch(ep->engine, ep);
+    ep->dp = dp;
+    return qg__engine_watch(ep->engine, ep, false, true);
+}
+
+int qg_endpoint_xdp(qg_engine *e, int index, const char *interface, char *reason, size_t capacity) {
+    qg_endpoint *ep;
+    int rc = endpoint_of(e, index, &ep);
+    if (rc < 0) {
+        return rc;
+    }
+    bool fresh = ep->connections == 0 && (ep->dp->capabilities & QG_CAP_XDP) == 0;
+    if (!fresh || e->group != NULL) {
+        snprintf(reason, capacity, "%s",
+                 fresh ? "workers share their port by UDP sockets, and an interface has one program"
+                       : "the socket is in use already");
+        return QG_STATE;
+    }
+    qg__untrace(ep->dp);
+    qg_datapath *dp = NULL, *udp = ep->dp;
+    snprintf(reason, capacity, "there is no UDP socket to stand behind it");
+    if (strcmp(udp->ops->name, "udp") != 0) {
+        rc = QG_INVALID;
+    } else {
+        dp = qg__xdp_open(udp, interface, reason, capacity, &rc);
+    }
+    if (dp != NULL && (rc = exchange(ep, dp)) < 0) {
+        snprintf(reason, capacity, "the engine cannot watch it: %s", strerror(errno));
+        exchange(ep, qg__xdp_give_back(dp));
+    }
+    if (e->trace_fd >= 0) {
+        qg__trace(ep->dp, e->trace_fd, &e->now_ns);
+    }
+    return rc;
+}
+
 int qg_endpoint_pair(qg_engine *a, const qg_addr *addr_a, qg_engine *b, const qg_addr *addr_b,
                      int *out) {
     qg_datapath *ends[2];
@@ -207,7 +246,45 @@ qg_endpoint *qg__endpoint_at(qg_engine *e, const qg_addr *to) {
 
 /* ------------------------------------------------------------- client sockets */
 
-qg_endpoint *qg__endpoint_client(qg_engine *e, const qg_addr *peer, int *result) {
+int qg_endpoint_client_xdp(qg_engine *e, const char *interface, char *reason, size_t capacity) {
+    int rc = e->abandoned ? QG_FORKED : QG_STATE;
+    if (rc == QG_FORKED || e->client_xdp >= 0) {
+        snprintf(reason, capacity, "connections of this thread go by another interface");
+        return rc;
+    }
+    qg_datapath *dp = NULL;
+    for (int i = 0; i < 2 && dp == NULL; i++) { /* a system without IPv6 has no "::" */
+        qg_addr any;
+        qg_addr_parse(&any, i == 0 ? "::" : "0.0.0.0", 0);
+        dp = qg__udp_open(&any, 0, -1, e->counters, &rc);
+    }
+    if (dp != NULL) {
+        dp->wildcard = false; /* as for the others, below */
+        rc = adopt(e, dp);
+    }
+    if (rc < 0) {
+        snprintf(reason, capacity, "there is no socket for it");
+        return rc;
+    }
+    int index = rc;
+    rc = qg_endpoint_xdp(e, index, interface, reason, capacity);
+    if (rc < 0) {
+        qg__endpoint_free(e->endpoints[index]);
+        return rc;
+    }
+    e->endpoints[index]->client = true;
+    return e->client_xdp = index;
+}
+
+/* IPv4's address as a socket for both families has it. */
+static void map_v4(qg_addr *addr) {
+    qg_addr v4 = *addr;
+    qg_addr_parse(addr, "::ffff:0.0.0.0", 0);
+    memcpy(addr->bytes + 2, v4.bytes + 2, 2);
+    memcpy(addr->bytes + 20, v4.bytes + 4, 4);
+}
+
+static qg_endpoint *client_socket(qg_engine *e, const qg_addr *peer, int *result) {
     bool v6 = is_v6(peer);
     unsigned turn = e->client_next[v6]++ % QG_CLIENT_SOCKETS;
     int *place = &e->client_endpoints[v6][turn];
@@ -227,6 +304,19 @@ qg_endpoint *qg__endpoint_client(qg_engine *e, const qg_addr *peer, int *result)
     *place = index;
     e->endpoints[index]->client = true;
     return e->endpoints[index];
+}
+
+qg_endpoint *qg__endpoint_for(qg_engine *e, int index, qg_addr *peer, int *result) {
+    qg_endpoint *ep = qg__endpoint_get(e, index);
+    if (index == QG_ENDPOINT_AUTO || (ep != NULL && is_v6(peer) && !is_v6(&ep->dp->local))) {
+        return client_socket(e, peer, result);
+    }
+    if (ep == NULL) {
+        *result = QG_GONE;
+    } else if (is_v6(&ep->dp->local) && !is_v6(peer)) {
+        map_v4(peer);
+    }
+    return ep;
 }
 
 /* ------------------------------------------------------------- listening */

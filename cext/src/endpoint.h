@@ -37,8 +37,9 @@ void qg__endpoint_free(qg_endpoint *endpoint);
 /* The last connection may be gone: note that QG_EVENT_IDLE is due. */
 void qg__endpoint_check_idle(qg_endpoint *endpoint);
 
-/* One of the engine's client sockets for this family. NULL: *result. */
-qg_endpoint *qg__endpoint_client(struct qg_engine *engine, const qg_addr *peer, int *result);
+/* Where a connection to `peer` begins: endpoint number `index`, if it can send there, *peer as its socket has
+ * addresses; else one of the engine's client sockets for this family. NULL: *result. */
+qg_endpoint *qg__endpoint_for(struct qg_engine *engine, int index, qg_addr *peer, int *result);
 
 /* The listener that has this address, for a packet that was sent to it; NULL. */
 qg_endpoint *qg__endpoint_at(struct qg_engine *engine, const qg_addr *to);

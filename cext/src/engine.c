@@ -115,6 +115,7 @@ qg_engine *qg_engine_new(const qg_engine_options *o, int *error) {
     e->max_connections = o->max_connections;
     e->armed_ns = QG_NEVER;
     memset(e->client_endpoints, 0xff, sizeof e->client_endpoints);
+    e->client_xdp = -1;
     e->keys = qg__member_keys(o);
     int rc = e->keys != NULL && init_memory(e, o) ? init_descriptors(e) : QG_NOMEM;
     if (rc < 0) {
@@ -188,9 +189,8 @@ void qg_engine_abandon(qg_engine *e) {
     close(e->timer_fd);
     qg__handover_close(&e->handover, true);
     for (int i = 0; i < e->endpoint_count; i++) {
-        if (e->endpoints[i] != NULL && e->endpoints[i]->dp->fd >= 0) {
-            close(e->endpoints[i]->dp->fd);
-            e->endpoints[i]->dp->fd = -1;
+        if (e->endpoints[i] != NULL) {
+            e->endpoints[i]->dp->ops->abandon(e->endpoints[i]->dp);
         }
     }
     e->epoll_fd = e->timer_fd = -1;

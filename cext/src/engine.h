@@ -15,7 +15,7 @@
  *           7. the spin, if any
  *
  * Rules
- * 1. Only engine.c, udp.c and pair.c make system calls; tls.c reads files, and writes the key log, qlog.c
+ * 1. Only engine.c and the datapaths make system calls; tls.c reads files, and writes the key log, qlog.c
  *    and trace.c write what they are for.
  * 2. The clock is read once per entry: engine->now_ns.
  * 3. Who tells something asks for room first. A connection says nothing outside qg__conn_process,
@@ -112,6 +112,7 @@ struct qg_engine {
     int endpoint_count;
     int client_endpoints[2][QG_CLIENT_SOCKETS]; /* -1: not opened */
     unsigned client_next[2];
+    int client_xdp; /* -1: none */
 
     uint32_t spin_us;
     qg_bucket reset_bucket, version_bucket, offer_bucket, handover_bucket; /* acceptor.c */

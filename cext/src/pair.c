@@ -143,8 +143,13 @@ static void pair_close(qg_datapath *dp) {
     free(end);
 }
 
+static void pair_abandon(qg_datapath *dp) {
+    close(dp->fd);
+    dp->fd = -1;
+}
+
 static const qg_datapath_ops pair_ops = {"pair",     pair_receive, pair_begin, pair_commit,
-                                         pair_flush, pair_errors,  pair_close};
+                                         pair_flush, pair_errors,  pair_close, pair_abandon};
 
 static pair_end *new_end(const qg_addr *addr, qg_counters *counters) {
     pair_end *end = calloc(1, sizeof *end);

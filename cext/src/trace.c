@@ -188,6 +188,10 @@ static void close_traced(qg_datapath *dp) {
     ops->close(dp);
 }
 
+static void abandon(qg_datapath *dp) {
+    dp->trace->ops->abandon(dp);
+}
+
 static const qg_datapath_ops traced = {
     .name = "traced",
     .receive = receive,
@@ -196,6 +200,7 @@ static const qg_datapath_ops traced = {
     .flush = flush,
     .errors = take_errors,
     .close = close_traced,
+    .abandon = abandon,
 };
 
 void qg__trace(qg_datapath *dp, int fd, const uint64_t *now_ns) {
@@ -206,5 +211,14 @@ void qg__trace(qg_datapath *dp, int fd, const uint64_t *now_ns) {
         t->fd = fd;
         dp->trace = t;
         dp->ops = &traced;
+    }
+}
+
+void qg__untrace(qg_datapath *dp) {
+    if (dp->trace != NULL) {
+        write_lines(dp->trace);
+        dp->ops = dp->trace->ops;
+        free(dp->trace);
+        dp->trace = NULL;
     }
 }

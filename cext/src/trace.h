@@ -13,4 +13,7 @@ typedef struct qg_trace qg_trace;
  * for it nothing is traced. */
 void qg__trace(qg_datapath *dp, int fd, const uint64_t *now_ns);
 
+/* Give it its own functions again. */
+void qg__untrace(qg_datapath *dp);
+
 #endif

@@ -394,14 +394,21 @@ static int bound_socket(const qg_addr *bind_to, uint32_t flags) {
 
 static void udp_close(qg_datapath *dp) {
     udp *u = (udp *)dp;
-    close(dp->fd);
+    if (dp->fd >= 0) {
+        close(dp->fd);
+    }
     free(u->rx);
     free(u->tx);
     free(u);
 }
 
+static void udp_abandon(qg_datapath *dp) {
+    close(dp->fd);
+    dp->fd = -1;
+}
+
 static const qg_datapath_ops udp_ops = {"udp",     udp_receive, udp_begin, udp_commit,
-                                        udp_flush, udp_errors,  udp_close};
+                                        udp_flush, udp_errors,  udp_close, udp_abandon};
 
 /* Is the descriptor that was given a UDP socket with a port? */
 static bool is_bound_udp(int fd) {

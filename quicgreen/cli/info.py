@@ -64,7 +64,7 @@ def information() -> dict[str, Any]:
         values["udp.receive_buffer"] = info["receive_buffer"]
         values["udp.send_buffer"] = info["send_buffer"]
         runtime.engine.endpoint_close(endpoint)
-    for variable in ("QUICPRO_BUSY_POLL", "QP_TRACE", "QLOGDIR"):
+    for variable in ("QUICPRO_BUSY_POLL", "QUICPRO_XDP", "QP_TRACE", "QLOGDIR"):
         values[variable] = os.environ.get(variable) or "off"
     values |= _settings()
     values |= _sessions()

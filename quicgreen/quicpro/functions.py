@@ -62,8 +62,9 @@ def quicpro_connect(host: str, port: int = 443, options: Mapping[str, Any] | Non
         tickets=store,
         session_mode=None if store is None else mode,
         early_data=cfg.get("early_data", True) is not False,
+        xdp=cfg.get("xdp"),
     )
-    datapath.tune(connection._engine, busy_poll=cfg.get("busy_poll"), xdp=cfg.get("xdp"))
+    datapath.tune(connection._engine, busy_poll=cfg.get("busy_poll"))
     return ClientSession(connection, cfg)
 
 

@@ -65,9 +65,10 @@ class Server:
             early_data=_early_data(cfg),
             websocket=cfg.get("extended_connect"),
             group=cfg.group,
+            xdp=cfg.get("xdp"),
         )
         self._server.start()
-        datapath.tune(self._server._engine, busy_poll=cfg.get("busy_poll"), xdp=cfg.get("xdp"))
+        datapath.tune(self._server._engine, busy_poll=cfg.get("busy_poll"))
 
     @property
     def address(self) -> tuple[str, int]:

@@ -4,6 +4,8 @@
 #include <net/if.h>
 #include <stdio.h>
 
+#include "wire.h"
+
 static void check_round(const char *text, uint16_t port, const char *shown, uint32_t len) {
     qg_addr addr;
     char ip[64];
@@ -222,4 +224,110 @@ TEST(connections_are_spread_over_the_engines_sockets) {
     }
     CHECK_EQ(count_events(&r.server, QG_EVENT_ACCEPTED), 2 * QG_CLIENT_SOCKETS);
     rig_close(&r);
+}
+
+/* ---------------------------------------------------------------- AF_XDP */
+
+static void check_refused(side *s, int endpoint, const char *interface, int result,
+                          const char *words) {
+    char reason[200] = "";
+    int rc = qg_endpoint_xdp(s->engine, endpoint, interface, reason, sizeof reason);
+    check_note("%d: %s", rc, reason);
+    CHECK_EQ(rc, result);
+    CHECK(strstr(reason, words) != NULL);
+}
+
+/* The socket is as it was, traced or not. */
+TEST(no_xdp_leaves_an_endpoint_alone) {
+    side s;
+    qg_addr any;
+    char reason[200];
+    qg_addr_parse(&any, "127.0.0.1", 0);
+    open_engine(&s);
+    int ep = qg_endpoint_udp(s.engine, &any, 0, -1), ends[2];
+    check_refused(&s, ep, "nowhere0", QG_INVALID, "no such interface");
+    check_refused(&s, 7, "nowhere0", QG_GONE, "");
+    CHECK_EQ(qg_endpoint_client_xdp(s.engine, "nowhere0", reason, sizeof reason), QG_INVALID);
+    CHECK_EQ(s.engine->endpoint_count, 2);
+    CHECK(s.engine->endpoints[1] == NULL);
+    CHECK_EQ(qg_endpoint_pair(s.engine, &any, s.engine, &any, ends), QG_OK);
+    check_refused(&s, ends[0], "nowhere0", QG_INVALID, "no UDP socket");
+    side_turn(&s);
+    side_close(&s);
+}
+
+TEST(workers_share_by_udp) {
+    qg_group_options go;
+    rig_options o;
+    rig r;
+    char problem[256];
+    uint32_t generation;
+    int rc;
+    qg_group_defaults(&go);
+    go.slots = 2;
+    go.connections = 16;
+    qg_group *group = qg_group_new(&go, &rc, problem, sizeof problem);
+    CHECK(group != NULL);
+    CHECK_EQ(qg_group_claim(group, 0, (uint32_t)getpid(), &generation), 0);
+    rig_defaults(&o);
+    o.udp = true;
+    o.server_engine.group = group;
+    o.server_engine.generation = (uint8_t)generation;
+    rig_open(&r, &o);
+    check_refused(&r.server, r.server.endpoint, "lo", QG_STATE, "workers share their port");
+    rig_close(&r);
+    qg_group_free(group);
+}
+
+/* One client socket for both families; a peer of IPv4's has a mapped address there. */
+TEST(a_client_socket_by_xdp) {
+    side s;
+    int far;
+    char reason[200], ip[64];
+    qg_endpoint_info info;
+    qg_addr v4, v6, to;
+    if (!wire_open(&far)) {
+        return;
+    }
+    open_engine(&s);
+    int index = qg_endpoint_client_xdp(s.engine, "wire", reason, sizeof reason);
+    check_note("%s", reason);
+    CHECK(index >= 0);
+    CHECK_EQ(qg_endpoint_info_of(s.engine, index, &info), QG_OK);
+    CHECK(info.capabilities & QG_CAP_XDP);
+    CHECK_EQ(qg_endpoint_client_xdp(s.engine, "wire", reason, sizeof reason), QG_STATE);
+    check_refused(&s, index, "wire", QG_STATE, "in use already");
+    qg_addr_parse(&v4, FAR_IP, 443);
+    qg_addr_parse(&v6, FAR_IP6, 443);
+    int rc;
+    to = v4;
+    CHECK(qg__endpoint_for(s.engine, index, &to, &rc) == s.engine->endpoints[index]);
+    CHECK_EQ(qg_addr_format(&to, ip, sizeof ip), 443);
+    CHECK_TEXT(ip, strlen(ip), "::ffff:" FAR_IP);
+    to = v6;
+    CHECK(qg__endpoint_for(s.engine, index, &to, &rc) == s.engine->endpoints[index]);
+    CHECK(qg__addr_equal(&to, &v6));
+    to = v4;
+    CHECK(qg__endpoint_for(s.engine, QG_ENDPOINT_AUTO, &to, &rc) != s.engine->endpoints[index]);
+    CHECK(qg__addr_equal(&to, &v4));
+    CHECK(qg__endpoint_for(s.engine, 99, &to, &rc) == NULL);
+    CHECK_EQ(rc, QG_GONE);
+    side_turn(&s);
+    side_close(&s);
+    close(far);
+}
+
+/* An endpoint of IPv4's sends to no IPv6 peer: the engine's own socket does. */
+TEST(a_socket_of_the_other_family) {
+    side s;
+    qg_addr any, v6, to;
+    int rc;
+    qg_addr_parse(&any, "127.0.0.1", 0);
+    qg_addr_parse(&v6, "2001:db8::1", 443);
+    open_engine(&s);
+    int ep = qg_endpoint_udp(s.engine, &any, 0, -1);
+    to = v6;
+    const qg_endpoint *own = qg__endpoint_for(s.engine, ep, &to, &rc);
+    CHECK(own != s.engine->endpoints[ep]); /* or none, where there is no IPv6 */
+    side_close(&s);
 }

@@ -32,7 +32,7 @@ FLAGS = [
     *toolchain.WARNINGS,
 ]
 
-INPUT_MAX = {"fields": 3000, "ids": 600, "streams": 2000, "datagrams": 2000, "ws": 2000}
+INPUT_MAX = {"eth": 2048, "fields": 3000, "ids": 600, "streams": 2000, "datagrams": 2000, "ws": 2000}
 
 
 def usable() -> bool:

@@ -212,7 +212,37 @@ WS = {
     "build-ping": bytes([BUILD, 9 << 3 | 4]) + b"ping",
 }
 
-TARGETS = {"fields": FIELDS, "ids": IDS, "streams": STREAMS, "datagrams": DATAGRAMS, "ws": WS}
+# ---------------------------------------------------------------- eth
+
+MAPPED, MENDED, CUT = 1, 2, 4
+HEADS = bytes.fromhex("0a00000000010a0000000002")
+IPV4 = bytes.fromhex("0800450000210000400040114e95c0000201c6336402")
+IPV6 = bytes.fromhex("86dd60000000000d1140") + bytes.fromhex(
+    "20010db8" + 22 * "0" + "0120010db8" + 22 * "0" + "02"
+)
+UDP4, UDP6 = (bytes.fromhex("9c401151000d" + checksum) + b"hello" for checksum in ("2239", "b2fb"))
+
+ETH = {
+    "ipv4": bytes([0, 0]) + HEADS + IPV4 + UDP4,
+    "ipv4-mapped": bytes([MAPPED, 0]) + HEADS + IPV4 + UDP4 + bytes(13),
+    "ipv4-mended": bytes([MENDED, 0]) + HEADS + IPV4 + UDP4,
+    "ipv4-cut": bytes([CUT | MENDED, 3]) + HEADS + IPV4 + UDP4,
+    "ipv6": bytes([0, 0]) + HEADS + IPV6 + UDP6,
+    "ipv6-mended": bytes([MENDED, 0]) + HEADS + IPV6 + UDP6,
+    "ipv6-cut": bytes([CUT | MENDED, 9]) + HEADS + IPV6 + UDP6,
+    "large": bytes([MENDED, 0])
+    + HEADS
+    + IPV4[:4]
+    + b"\x07\x08"
+    + IPV4[6:]
+    + UDP4[:4]
+    + b"\x06\xf4"
+    + bytes(1772),
+    "arp": bytes([0, 0]) + b"\xff" * 6 + HEADS[6:] + b"\x08\x06" + bytes(28),
+    "vlan": bytes([0, 0]) + HEADS + b"\x81\x00\x00\x05" + IPV4 + UDP4,
+}
+
+TARGETS = {"eth": ETH, "fields": FIELDS, "ids": IDS, "streams": STREAMS, "datagrams": DATAGRAMS, "ws": WS}
 
 
 def write(folder: Path) -> dict[str, list[Path]]:

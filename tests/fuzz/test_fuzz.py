@@ -24,7 +24,7 @@ FLAGS = [
     f"-I{HERE.parent / 'cext'}",
     *toolchain.WARNINGS,
 ]
-MADE = {"fields": 4_000, "ids": 3_000, "streams": 300, "datagrams": 300, "ws": 20_000}
+MADE = {"eth": 50_000, "fields": 4_000, "ids": 3_000, "streams": 300, "datagrams": 300, "ws": 20_000}
 """Inputs made of the seeds: some two seconds each on a slow machine."""
 
 SECONDS = 10

@@ -34,6 +34,10 @@ class Host:
     ip: str
 
     @property
+    def ip6(self) -> str:
+        return f"fd98::{self.ip.rpartition('.')[2]}"
+
+    @property
     def prefix(self) -> list[str]:
         """Runs the command behind it on this host. The command takes the place of ip's process."""
         return ["ip", "netns", "exec", self.name]
@@ -60,7 +64,8 @@ class _Network:
 class Hosts(_Network):
     """Two hosts, a client and a server, connected by a veth pair."""
 
-    def __init__(self) -> None:
+    def __init__(self, queues: int = 1) -> None:
+        """`queues`: of each one's interface, for receiving and for sending."""
         stem = _stem()
         self.client = Host(f"{stem}-c", "10.98.0.1")
         self.server = Host(f"{stem}-s", "10.98.0.2")
@@ -68,15 +73,20 @@ class Hosts(_Network):
         try:
             for name in self.namespaces:
                 _ip("netns", "add", name)
+            several = ("numrxqueues", str(queues), "numtxqueues", str(queues))
             _ip(
-                *("link", "add", "wire", "netns", self.client.name, "type", "veth"),
-                *("peer", "name", "wire", "netns", self.server.name),
+                *("link", "add", "wire", "netns", self.client.name, *several, "type", "veth"),
+                *("peer", "name", "wire", "netns", self.server.name, *several),
             )
             for host in (self.client, self.server):
                 _set_up(host)
         except BaseException:
             self.close()
             raise
+
+    def link(self, host: Host, *what: str) -> str:
+        """`ip link set wire WHAT` on that host; with nothing to set, what the interface is."""
+        return _ip("-n", host.name, "link", *(("set", "wire", *what) if what else ("show", "wire")))
 
 
 class Lan(_Network):
@@ -118,6 +128,7 @@ def _stem() -> str:
 def _set_up(host: Host) -> None:
     _ip("-n", host.name, "link", "set", "lo", "up")
     _ip("-n", host.name, "address", "add", f"{host.ip}/24", "dev", "wire")
+    _ip("-n", host.name, "address", "add", f"{host.ip6}/64", "dev", "wire", "nodad")
     _ip("-n", host.name, "link", "set", "wire", "up")
 
 
@@ -139,7 +150,8 @@ def _remove_forgotten() -> None:
             _ip("netns", "delete", name)
 
 
-def _ip(*arguments: str) -> None:
+def _ip(*arguments: str) -> str:
     run = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=20)
     if run.returncode != 0:
         raise NamespaceError(f"ip {' '.join(arguments)}: {run.stderr.strip()}")
+    return run.stdout

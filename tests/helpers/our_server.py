@@ -10,6 +10,7 @@ Beside routes.py's, which are answered piece by piece here:
     /hints         two informational responses before the final one
     /early         413 without reading the body
     /never-read    keeps the request and never reads its body
+    /words         a WebSocket that says what it hears
     /raise         an error in the handler
     /raise-late    an error after the head and ten bytes
     /reset/CODE    a head, ten bytes, then RESET_STREAM
@@ -25,6 +26,8 @@ Options
     secret, origin_s, period_s, window
                       of the key ring
     rotate_every_s    turn the ring that often, instead of each period
+    websocket         let clients ask for them
+    xdp               interface, for AF_XDP
 """
 
 from __future__ import annotations
@@ -135,6 +138,12 @@ def do_early(request):
     answer(request, b"enough", status=413)
 
 
+def do_words(request):
+    with request.accept_websocket() as ws:
+        for message in ws:
+            ws.send(message)
+
+
 def do_raise(request):
     raise ZeroDivisionError("on purpose")
 
@@ -231,6 +240,8 @@ def main() -> None:
         early_data=options.get("early_data", False),
         replay=_contexts.ReplayRegister() if options.get("fresh_register") else None,
         stream_timeout=options.get("stream_timeout", 60.0),
+        websocket=options.get("websocket", False),
+        xdp=options.get("xdp"),
     )
     server.start()
     host, port = server.address

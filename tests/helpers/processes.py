@@ -118,6 +118,11 @@ class Peer:
             raise PeerError(f"somebody else answers for {self.name}: {response.headers!r}")
         return self
 
+    @property
+    def said(self) -> str:
+        """What it wrote to stderr, the end of it."""
+        return _tail(self._log)
+
     def kill(self) -> None:
         """As in a crash: no packet leaves it any more."""
         self._process.kill()
