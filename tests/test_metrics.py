@@ -9,7 +9,7 @@ import gevent
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
-from support import check_python, connect, counters, hello, serving
+from support import check_python, connect, counters, hello, serving, wait_until
 
 import quicgreen
 from quicgreen import hub
@@ -39,6 +39,7 @@ def test_a_scrape_over_http3(registry: CollectorRegistry) -> None:
     def handle(request: quicgreen.Request) -> None:
         request.respond(200, {"content-type": "text/plain; version=0.0.4"}, generate_latest(registry))
 
+    assert wait_until(lambda: counters()["connections"] == 0, 20)  # other tests' that end
     with serving(handle) as server, connect(server) as connection:
         before = samples(connection.get("/metrics").text)
         for _ in range(10):
