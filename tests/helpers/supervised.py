@@ -92,10 +92,19 @@ class Supervised:
             )
         self.pid = self.process.pid
         if wait:
-            self.wait_for("supervisor's pid", self._out)
+            try:
+                self.wait_for("supervisor's pid", self._out)
+            except BaseException:
+                self.kill()
+                raise
             found = re.search(r"https://(\S+):(\d+)/", self.out)
             assert found
             self.port = int(found[2])
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()  # its workers end with it
+            self.process.wait()
 
     @property
     def out(self) -> str:
@@ -161,9 +170,7 @@ def supervised(folder: Path, *arguments: str, **options: Any) -> Iterator[Superv
     try:
         yield started
     finally:
-        if started.process.poll() is None:
-            started.process.kill()  # its workers end with it
-            started.process.wait()
+        started.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)  # unless a test has failed
 
