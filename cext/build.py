@@ -30,6 +30,7 @@ from cffi import FFI
 CEXT = Path(__file__).resolve().parent
 CRATE = CEXT / "quiche"
 HEADERS = [
+    CEXT / "include" / "quicgreen_counters.h",
     CEXT / "include" / "quicgreen.h",
     CEXT / "include" / "quicgreen_sessions.h",
     CEXT / "include" / "quicgreen_group.h",

@@ -269,17 +269,22 @@ def test_handlers_that_take_too_long_are_killed(spawn: Any, how: str) -> None:
         assert {outcome(g) for g in gets} <= {"reset", "closed-by-peer"}
 
 
+def leave_behind(server: quicgreen.Server, gate: Gate) -> None:
+    """Two handlers that run, and whose client is gone."""
+    connection = connect(server)
+    gets = spawn_gets(connection, 2)
+    assert wait_until(lambda: gate.running == 2)
+    gevent.killall(gets)
+    connection.close()
+
+
 @pytest.mark.parametrize("spawn", ["default", "raw", 10])
 def test_handlers_whose_clients_are_gone_are_waited_for_and_then_killed(spawn: Any) -> None:
     gate = Gate()
     with nothing_left_behind():
         server = make_server(gate, spawn=spawn)
         server.start()
-        connection = connect(server)
-        gets = spawn_gets(connection, 2)
-        assert wait_until(lambda: gate.running == 2)
-        gevent.killall(gets)
-        connection.close()
+        leave_behind(server, gate)
         stopping = gevent.spawn(server.stop, timeout=PATIENCE_S)
         assert wait_until(lambda: server._idle.is_set())
         turn_loop(5)
@@ -290,11 +295,7 @@ def test_handlers_whose_clients_are_gone_are_waited_for_and_then_killed(spawn: A
 
         gate.event.clear()
         server.start()
-        connection = connect(server)
-        gets = spawn_gets(connection, 2)
-        assert wait_until(lambda: gate.running == 2)
-        gevent.killall(gets)
-        connection.close()
+        leave_behind(server, gate)
         server.stop(timeout=0.05)
         assert [end for _, end in gate.ended[2:]] == ["GreenletExit"] * 2
 
